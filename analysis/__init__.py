@@ -1,0 +1,1 @@
+"""Results in, decisions out: fronts, cutoffs, figures."""

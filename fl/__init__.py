@@ -1,0 +1,1 @@
+"""Federated learning over the Flower Protocol: messages, server, client, strategies, workloads."""

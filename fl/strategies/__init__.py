@@ -1,0 +1,1 @@
+"""Strategies, one paper one file, found through the entry points `fedmeter.strategies`."""

@@ -1,0 +1,1 @@
+"""The Flower Protocol on the wire: message definitions, generated code, codec and tensors."""

@@ -1,0 +1,1 @@
+"""Launchers, one file each, found through the entry points `fedmeter.launchers`."""

@@ -1,0 +1,1 @@
+"""Joules and seconds of a piece of work, on any device."""

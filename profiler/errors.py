@@ -1,0 +1,66 @@
+"""Every error fedmeter raises on purpose.
+
+FedmeterError                 .remedy says what to do; .exit_code is what a main returns for it
+├── UsageError            2   wrong arguments, a wrong fleet, experiment or cutoffs file
+│   └── SpecError         2   a TOML or JSON file that says something it must not
+├── PreconditionError     3   something outside is missing: a port, a device, a permission
+│   ├── SensorError       3   a sensor that cannot be opened or read
+│   ├── DeviceError       3   a device that cannot be started or reached
+│   └── ResultsError      3   a results folder that is empty, foreign or damaged
+├── WireError             1   bytes from the network that break the protocol or a bound
+└── ClientFailure         1   one call to one client that failed: names device, phase and reason
+"""
+
+from __future__ import annotations
+
+
+class FedmeterError(Exception):
+    """Base of all. `remedy` is one sentence that says what to do; it may be empty."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message} {self.remedy}" if self.remedy else message
+
+
+class UsageError(FedmeterError):
+    exit_code = 2
+
+
+class SpecError(UsageError):
+    pass
+
+
+class PreconditionError(FedmeterError):
+    exit_code = 3
+
+
+class SensorError(PreconditionError):
+    pass
+
+
+class DeviceError(PreconditionError):
+    pass
+
+
+class ResultsError(PreconditionError):
+    pass
+
+
+class WireError(FedmeterError):
+    pass
+
+
+class ClientFailure(FedmeterError):
+    """One call to one client that failed. `phase` is fit, evaluate, get_parameters, get_properties or join."""
+
+    def __init__(self, device: str, phase: str, reason: str, *, remedy: str = "") -> None:
+        super().__init__(f"{device}: {phase}: {reason}", remedy=remedy)
+        self.device = device
+        self.phase = phase
+        self.reason = reason

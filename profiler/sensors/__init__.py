@@ -1,0 +1,1 @@
+"""Sensor back-ends, one file each, found through the entry points `fedmeter.sensors`."""
