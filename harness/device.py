@@ -1,0 +1,23 @@
+"""One device of a fleet, as the fleet file describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSpec:
+    """One device. `processor` is the label that a cutoff is keyed by; `options` belong to the launcher.
+
+    `shard` is the device's place in the fleet: it trains on that shard of the data.
+    """
+
+    id: str
+    launcher: str
+    processor: str
+    shard: int
+    require: tuple[str, ...] = ()
+    config_keys: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,109 @@
+"""The seam to where clients run: start one, watch it, stop it for certain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from fl.workload import Partition
+from harness.device import DeviceSpec
+from harness.spec import Table, nearest
+from profiler.errors import SpecError
+
+ENTRY_POINT_GROUP = "fedmeter.launchers"
+
+
+@dataclass(frozen=True, slots=True)
+class JoinSpec:
+    """What a client must be told to join: where, and what to train on."""
+
+    address: str
+    workload: str
+    partition: Partition
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCheck:
+    """What `--check` says of one device."""
+
+    ok: bool
+    detail: str
+
+
+class Session(Protocol):
+    """One started client."""
+
+    device: DeviceSpec
+    log_path: Path
+
+    @property
+    def pid(self) -> int | None:
+        """Process id on this host, None where the client runs elsewhere."""
+        ...
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """How it was started, for devices/<id>.json: limits and by what they are enforced."""
+        ...
+
+    def exit_status(self) -> int | None:
+        """None while it runs; a negative number is the signal that ended it."""
+        ...
+
+    def stop(self, grace_s: float) -> None:
+        """End it, politely for `grace_s`, then for certain. Returns when it has ended; harmless when it has."""
+        ...
+
+
+class Launcher(Protocol):
+    """Chosen by name through the entry points `fedmeter.launchers`; constructed with the folder for logs."""
+
+    shares_host: ClassVar[bool]
+    """Whether its clients run on this host and are metered by the host's meter."""
+
+    @classmethod
+    def read_options(cls, entry: Table) -> dict[str, Any]:
+        """Take and check the launcher's own keys of a device entry. Raises SpecError."""
+        ...
+
+    @classmethod
+    def cores(cls, device: DeviceSpec) -> float:
+        """How many of this host's cores the device can use."""
+        ...
+
+    @classmethod
+    def check(cls, device: DeviceSpec) -> DeviceCheck: ...
+
+    def __init__(self, log_dir: Path) -> None: ...
+
+    def start(self, device: DeviceSpec, join: JoinSpec) -> Session:
+        """Raises DeviceError."""
+        ...
+
+    def close(self) -> None:
+        """Undo what outlives the sessions: quotas, tunnels."""
+        ...
+
+
+def launcher_class(name: str, where: str = "launcher") -> type[Launcher]:
+    """Raises SpecError with the nearest name where there is no such launcher."""
+    found = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    if name not in found:
+        raise SpecError(f"{where}: no launcher '{name}'.", remedy=nearest(name, found))
+    launcher: type[Launcher] = found[name].load()
+    return launcher
+
+
+def log_tail(path: Path, lines: int = 12, limit_bytes: int = 8192) -> str:
+    """The last lines of a log, for an error message; empty where there is none."""
+    try:
+        with path.open("rb") as log:
+            log.seek(0, 2)
+            log.seek(max(0, log.tell() - limit_bytes))
+            text = log.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])

@@ -1,0 +1,152 @@
+"""Clients as processes of this machine, slowed down by a CPU quota where the fleet file asks for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from harness.device import DeviceSpec
+from harness.launcher import DeviceCheck, JoinSpec
+from harness.launchers import tether
+from harness.quota import Quota, limit_cpu, sweep_stale_cgroups
+from harness.spec import Table
+from profiler.errors import DeviceError
+
+# One thread each: libraries that guess from the number of cores would oversubscribe a machine with many clients.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class LocalSession:
+    """One client process."""
+
+    def __init__(
+        self, device: DeviceSpec, process: subprocess.Popen[bytes], quota: Quota | None, log_path: Path
+    ) -> None:
+        self.device = device
+        self.log_path = log_path
+        self._process = process
+        self._quota = quota
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        facts: dict[str, Any] = {"launcher": "local", "pid": self._process.pid, **self.device.options}
+        if self._quota is not None:
+            facts["cpu_limited_by"] = self._quota.by
+        return facts
+
+    def exit_status(self) -> int | None:
+        return self._process.poll()
+
+    def stop(self, grace_s: float) -> None:
+        if self._quota is not None and self._quota.procs_file is None:
+            self._quota.release()  # a stopped process would not see the signal
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._quota is not None:
+            self._quota.release()
+
+
+class LocalLauncher:
+    """Options of a device entry: `cpu_limit` (cores, such as 0.5; absent: no limit) and `threads` (default 1)."""
+
+    shares_host: ClassVar[bool] = True
+
+    def __init__(self, log_dir: Path) -> None:
+        self._log_dir = log_dir
+        sweep_stale_cgroups()
+
+    @classmethod
+    def read_options(cls, entry: Table) -> dict[str, Any]:
+        options: dict[str, Any] = {"threads": entry.take("threads", int, 1)}
+        entry.at_least("threads", options["threads"], 1)
+        if "cpu_limit" in entry:
+            options["cpu_limit"] = entry.take("cpu_limit", float)
+            entry.at_least("cpu_limit", options["cpu_limit"], 0.05)
+        return options
+
+    @classmethod
+    def cores(cls, device: DeviceSpec) -> float:
+        threads, limit = float(device.options["threads"]), device.options.get("cpu_limit")
+        return threads if limit is None else min(threads, float(limit))
+
+    @classmethod
+    def check(cls, device: DeviceSpec) -> DeviceCheck:
+        cpu_limit = device.options.get("cpu_limit")
+        if cpu_limit is None:
+            return DeviceCheck(True, "process on this host")
+        quota = limit_cpu(float(cpu_limit), f"check-{device.id}")
+        quota.release()
+        return DeviceCheck(True, f"process on this host, {cpu_limit:g} of a core by {quota.by}")
+
+    def start(self, device: DeviceSpec, join: JoinSpec) -> LocalSession:
+        log_path = self._log_dir / f"{device.id}.log"
+        cpu_limit = device.options.get("cpu_limit")
+        quota = None if cpu_limit is None else limit_cpu(float(cpu_limit), device.id)
+        try:
+            with log_path.open("ab") as log_file:
+                process = subprocess.Popen(
+                    tethered(client_command(device, join), quota),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log_file,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(device.options["threads"]))},
+                    start_new_session=True,  # Ctrl-C is for the harness, which then stops its clients in order
+                )
+        except OSError as error:
+            if quota is not None:
+                quota.release()
+            raise DeviceError(f"{device.id}: cannot start a client: {error}.") from error
+        if quota is not None:
+            quota.attach(process.pid)
+        return LocalSession(device, process, quota, log_path)
+
+    def close(self) -> None:
+        pass
+
+
+def tethered(command: list[str], quota: Quota | None) -> list[str]:
+    """The command that runs `command` so that it dies with this process, in the quota's cgroup."""
+    procs_file = str(quota.procs_file) if quota is not None and quota.procs_file is not None else "-"
+    return [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), procs_file, *command]
+
+
+def client_command(device: DeviceSpec, join: JoinSpec) -> list[str]:
+    """The command line of a Python client. Its power is metered from outside, by the host's meter."""
+    partition = join.partition
+    values = {
+        "--server": join.address,
+        "--device": device.id,
+        "--workload": join.workload,
+        "--shard": device.shard,
+        "--shards": partition.shards,
+        "--partition": partition.kind,
+        "--alpha": partition.alpha,
+        "--partition-seed": partition.seed,
+        "--threads": device.options["threads"],
+        "--meter": "none",
+    }
+    return [sys.executable, "-m", "fl.client", *(str(part) for pair in values.items() for part in pair)]
+
+
+def signal_name(exit_status: int) -> str:
+    """`exit status 3` or `killed by SIGKILL`."""
+    if exit_status >= 0:
+        return f"exit status {exit_status}"
+    try:
+        return f"killed by {signal.Signals(-exit_status).name}"
+    except ValueError:
+        return f"killed by signal {-exit_status}"

@@ -1,0 +1,167 @@
+"""Slowing a process down to a part of a core: by a cgroup CPU quota where one can be set, else by SIGSTOP and SIGCONT.
+
+Whoever limits a process must not sample power inside it: the sampler would run only while the process does, and see
+the power of running alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Protocol
+
+log = logging.getLogger("harness")
+
+PERIOD_S = 0.02
+"""Length of one on-off cycle. Short, so that a training step is slowed rather than stopped now and then."""
+
+_CGROUP_PREFIX = "fedmeter-"
+
+
+class Quota(Protocol):
+    """A CPU limit of one process."""
+
+    by: str
+    procs_file: Path | None
+
+    def attach(self, pid: int) -> None:
+        """The process has started, and has joined `procs_file` if there is one."""
+        ...
+
+    def release(self) -> None:
+        """The process has ended or is about to be ended: let it run, and leave nothing behind."""
+        ...
+
+
+class CgroupQuota:
+    """A CPU quota of the kernel's bandwidth control, cgroup v1 (cpu.cfs_quota_us) or v2 (cpu.max).
+
+    Source: Linux Documentation/scheduler/sched-bwc.rst and Documentation/admin-guide/cgroup-v2.rst.
+    """
+
+    def __init__(self, folder: Path, cores: float, version: int) -> None:
+        self.by = f"cgroup-v{version}"
+        self._folder = folder
+        self.procs_file: Path | None = folder / "cgroup.procs"
+        period_us = round(PERIOD_S * 1e6)
+        quota_us = max(1000, round(cores * period_us))
+        if version == 1:
+            (folder / "cpu.cfs_period_us").write_text(str(period_us))
+            (folder / "cpu.cfs_quota_us").write_text(str(quota_us))
+        else:
+            (folder / "cpu.max").write_text(f"{quota_us} {period_us}")
+
+    def attach(self, pid: int) -> None:
+        pass
+
+    def release(self) -> None:
+        remove_cgroup(self._folder)
+
+
+class DutyCycle:
+    """SIGSTOP and SIGCONT in turn, `PERIOD_S` a cycle. Works for any process of the same user."""
+
+    by = "sigstop"
+    procs_file: Path | None = None
+
+    def __init__(self, cores: float) -> None:
+        self._on_s = min(1.0, cores) * PERIOD_S
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def attach(self, pid: int) -> None:
+        self._thread = threading.Thread(target=self._run, args=(pid,), name=f"duty-{pid}", daemon=True)
+        self._thread.start()
+
+    def release(self) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(timeout=1.0)
+
+    def _run(self, pid: int) -> None:
+        due_s = time.monotonic()
+        try:
+            while True:
+                for signal_, length_s in ((signal.SIGCONT, self._on_s), (signal.SIGSTOP, PERIOD_S - self._on_s)):
+                    os.kill(pid, signal_)
+                    # Deadlines, not sleeps in a row: a late wake-up must not stretch the cycle. One that is a whole
+                    # cycle late starts afresh, rather than racing to catch up.
+                    due_s = max(due_s + length_s, time.monotonic() - PERIOD_S)
+                    if self._ended.wait(max(0.0, due_s - time.monotonic())):
+                        return
+        except ProcessLookupError:
+            return
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def limit_cpu(cores: float, name: str, *, root: Path = Path("/"), pid: int | None = None) -> Quota:
+    """The best quota that this machine allows. `root` is the file system root to look for cgroups below."""
+    for version, base in _cgroup_bases(root):
+        folder = base / f"{_CGROUP_PREFIX}{pid or os.getpid()}-{name}"
+        try:
+            folder.mkdir()
+        except OSError:
+            continue
+        try:
+            return CgroupQuota(folder, cores, version)
+        except OSError as error:
+            log.info("cgroup v%d cannot limit %s: %s", version, name, error)
+            remove_cgroup(folder)
+    return DutyCycle(cores)
+
+
+def sweep_stale_cgroups(root: Path = Path("/")) -> None:
+    """Remove cgroups of harnesses that were killed. A cgroup with a process in it cannot be removed, so none is lost."""
+    for _, base in _cgroup_bases(root):
+        for folder in base.glob(f"{_CGROUP_PREFIX}*-*"):
+            owner = folder.name.removeprefix(_CGROUP_PREFIX).split("-")[0]
+            if owner.isdigit() and not (root / "proc" / owner).exists():
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+
+def remove_cgroup(folder: Path) -> None:
+    """Remove an emptied cgroup. The kernel can take some milliseconds to let go of a process that has ended."""
+    for _ in range(100):
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(0.01)
+        else:
+            return
+    log.warning("cgroup %s could not be removed", folder)
+
+
+def _cgroup_bases(root: Path) -> list[tuple[int, Path]]:
+    """(version, folder) of this process's own cgroups that have a CPU controller to hand on to a child."""
+    try:
+        mounts = [line.split() for line in (root / "proc/mounts").read_text().splitlines()]
+        own = [line.split(":", 2) for line in (root / "proc/self/cgroup").read_text().splitlines()]
+    except OSError:
+        return []
+    bases: list[tuple[int, Path]] = []
+    for _, mount_point, fs_type, options, *_ in mounts:
+        mounted = root / mount_point.lstrip("/")
+        for _, controllers, path in own:
+            folder = mounted / path.lstrip("/")
+            if fs_type == "cgroup" and "cpu" in options.split(",") and "cpu" in controllers.split(","):
+                bases.append((1, folder))
+            elif fs_type == "cgroup2" and controllers == "" and _hands_on_cpu(folder):
+                bases.append((2, folder))
+    return bases
+
+
+def _hands_on_cpu(folder: Path) -> bool:
+    try:
+        return "cpu" in (folder / "cgroup.subtree_control").read_text().split()
+    except OSError:
+        return False
