@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -86,9 +87,13 @@ class DutyCycle:
     def _run(self, pid: int) -> None:
         due_s = time.monotonic()
         try:
+            handle = os.pidfd_open(pid) if sys.platform == "linux" else None
+        except OSError:
+            return
+        try:
             while True:
                 for signal_, length_s in ((signal.SIGCONT, self._on_s), (signal.SIGSTOP, PERIOD_S - self._on_s)):
-                    os.kill(pid, signal_)
+                    _send(pid, handle, signal_)
                     # Deadlines, not sleeps in a row: a late wake-up must not stretch the cycle. One that is a whole
                     # cycle late starts afresh, rather than racing to catch up.
                     due_s = max(due_s + length_s, time.monotonic() - PERIOD_S)
@@ -98,7 +103,17 @@ class DutyCycle:
             return
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+                _send(pid, handle, signal.SIGCONT)
+            if handle is not None:
+                os.close(handle)
+
+
+def _send(pid: int, handle: int | None, signal_: signal.Signals) -> None:
+    """By process descriptor where there is one: a pid can be another process's by now."""
+    if sys.platform == "linux" and handle is not None:
+        signal.pidfd_send_signal(handle, signal_)
+    else:
+        os.kill(pid, signal_)
 
 
 def limit_cpu(cores: float, name: str, *, root: Path = Path("/"), pid: int | None = None) -> Quota:
@@ -118,7 +133,7 @@ def limit_cpu(cores: float, name: str, *, root: Path = Path("/"), pid: int | Non
 
 
 def sweep_stale_cgroups(root: Path = Path("/")) -> None:
-    """Remove cgroups of harnesses that were killed. A cgroup with a process in it cannot be removed, so none is lost."""
+    """Remove what harnesses that were killed left behind. A cgroup with a process in it cannot be removed."""
     for _, base in _cgroup_bases(root):
         for folder in base.glob(f"{_CGROUP_PREFIX}*-*"):
             owner = folder.name.removeprefix(_CGROUP_PREFIX).split("-")[0]

@@ -1,0 +1,221 @@
+"""One round's results become records: spans of every client and phase, failures, and the round itself. No files here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fl.loop import CallRecord, RoundResult
+from fl.proxy import CallTiming
+from profiler.quantities import EnergyReading, Provenance, weakest
+from profiler.records import Row, SpanRecord, energy_columns, span_row
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """A gross reading, and what is left of it without idling; None where the gross energy or the idle power is not."""
+
+    reading: EnergyReading
+    net_j: float | None = None
+    net_err_j: float | None = None
+
+    def columns(self) -> Row:
+        return {**energy_columns(self.reading), "energy_net_j": self.net_j, "energy_net_err_j": self.net_err_j}
+
+
+class HostEnergy(Protocol):
+    """The shared meter's view of one round."""
+
+    def of(self, owner: str, start_ns: int, end_ns: int) -> Energy:
+        """The share of a device, of `server` or of `other` in a window of the host's monotonic clock."""
+        ...
+
+    def host(self, start_ns: int, end_ns: int) -> Energy: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TaskContext:
+    """What the records of a task have in common. `host_devices` are metered by the host's meter."""
+
+    task: str
+    attempt: int
+    first_round: int
+    processors: Mapping[str, str]
+    host_devices: frozenset[str]
+    wall_time: str
+
+    def base(self, round_: int | None) -> Row:
+        return {"task": self.task, "attempt": self.attempt, "round": round_, "wall_time": self.wall_time}
+
+
+def round_rows(context: TaskContext, result: RoundResult, energy: HostEnergy) -> list[Row]:
+    """The spans and failures of a round, and last its `round` record: the mark that the round is whole."""
+    rows: list[Row] = []
+    device_energies: dict[str, list[EnergyReading]] = {}
+    for call in result.calls:
+        if call.answer is None:
+            rows.append(failure_row(context, call, result.round))
+            continue
+        spans = _call_spans(context, result, call, energy)
+        rows += spans
+        device_energies.setdefault(call.device, []).extend(_own_readings(call.answer.spans))
+    rows.append(_round_row(context, result, rows, energy, device_energies))
+    return rows
+
+
+def failure_row(context: TaskContext, call: CallRecord, round_: int) -> Row:
+    return {
+        "kind": "failure",
+        **context.base(round_),
+        "device": call.device,
+        "processor": call.processor,
+        "phase": call.call,
+        "reason": call.failure or "no answer",
+    }
+
+
+def _call_spans(context: TaskContext, result: RoundResult, call: CallRecord, energy: HostEnergy) -> list[Row]:
+    if call.answer is None:
+        raise ValueError(f"{call.device}: a failed call has no spans")
+    shared = call.device in context.host_devices
+    rows = []
+    for span in call.answer.spans:
+        base = _device_base(context, result, call, span)
+        row = {**span_row(span), **base}
+        if shared:
+            row |= energy.of(call.device, span.start_ns, span.end_ns).columns()
+        rows.append(row)
+    for name, start_ns, end_ns, columns in _server_spans(result, call, call.answer.timing):
+        row = {**_server_span(context, result, call, name), "start_ns": start_ns, **columns}
+        row["duration_s"] = (end_ns - start_ns) / 1e9
+        if shared:
+            row |= energy.of(call.device, start_ns, end_ns).columns()
+        rows.append(row)
+    return rows
+
+
+def _device_base(context: TaskContext, result: RoundResult, call: CallRecord, span: SpanRecord) -> Row:
+    """A wait travels with the reply after it, so it belongs to the call before, and before a task to no round."""
+    round_: int | None = result.round
+    name: str = call.call
+    if span.name == "wait":
+        if call.call == "evaluate":
+            name = "fit"
+        else:
+            round_ = result.round - 1 if result.round > context.first_round else None
+            name = "evaluate" if result.evaluate_window_ns else "fit"
+    return {**context.base(round_), "device": call.device, "processor": call.processor, "call": name}
+
+
+def _server_spans(
+    result: RoundResult, call: CallRecord, timing: CallTiming
+) -> Iterable[tuple[str, int, int, Mapping[str, object]]]:
+    """Name, start, end and further columns of what the server's clock measured of a call."""
+    yield "call", timing.sent_ns, timing.received_ns, {"n_bytes": timing.request_bytes + timing.reply_bytes}
+    if timing.download_s is not None and timing.upload_s is not None:
+        split = {"comm_split": timing.comm_split}
+        arrived_ns = timing.sent_ns + round(timing.download_s * 1e9)
+        left_ns = timing.received_ns - round(timing.upload_s * 1e9)
+        yield "download", timing.sent_ns, arrived_ns, {"n_bytes": timing.request_bytes, **split}
+        yield "upload", left_ns, timing.received_ns, {"n_bytes": timing.reply_bytes, **split}
+    end_ns = _phase_end_ns(result, call)
+    yield "straggler_wait", timing.received_ns, max(end_ns, timing.received_ns), {}
+
+
+def _phase_end_ns(result: RoundResult, call: CallRecord) -> int:
+    window_ns = result.fit_window_ns if call.call == "fit" else result.evaluate_window_ns
+    if window_ns is None:
+        raise ValueError(f"round {result.round} has an evaluate call but no evaluate window")
+    return window_ns[1]
+
+
+def _server_span(context: TaskContext, result: RoundResult, call: CallRecord, name: str) -> Row:
+    return {
+        "kind": "span",
+        **context.base(result.round),
+        "device": call.device,
+        "processor": call.processor,
+        "call": call.call,
+        "name": name,
+        "span_id": f"{context.task}.{context.attempt}.{result.round}.{call.device}.{call.call}.{name}",
+        "clock": "server",
+        "status": "ok",
+    }
+
+
+def _own_readings(spans: Sequence[SpanRecord]) -> list[EnergyReading]:
+    """What a device with a meter of its own says of its top-level spans: they follow each other without overlap."""
+    return [span.total for span in spans if span.parent_id is None and span.total is not None]
+
+
+def _round_row(
+    context: TaskContext,
+    result: RoundResult,
+    rows: Sequence[Row],
+    energy: HostEnergy,
+    device_energies: Mapping[str, list[EnergyReading]],
+) -> Row:
+    start_ns = result.fit_window_ns[0]
+    end_ns = (result.evaluate_window_ns or result.fit_window_ns)[1]
+    row: Row = {
+        "kind": "round",
+        **context.base(result.round),
+        "time_s": result.time_s,
+        "fit_time_s": result.fit_time_s,
+        "server_s": result.server_s,
+        "accuracy": result.accuracy,
+        "loss": result.loss,
+        "n_selected": result.n_selected,
+        "n_results": result.n_results,
+        "n_failures": result.n_failures,
+        "download_bytes": sum(call.answer.timing.request_bytes for call in result.calls if call.answer),
+        "upload_bytes": sum(call.answer.timing.reply_bytes for call in result.calls if call.answer),
+    }
+    devices = []
+    for device in sorted(context.processors):
+        if device in context.host_devices:
+            devices.append(energy.of(device, start_ns, end_ns))
+        elif device in device_energies:
+            devices += [Energy(reading) for reading in device_energies[device]]
+    row |= _sum_columns(devices)
+    row["energy_fit_j"], row["energy_fit_err_j"] = _sum_spans(rows, "fit")
+    row["energy_straggler_wait_j"], _ = _sum_spans(rows, "straggler_wait")
+    calls_j, _ = _sum_spans(rows, "call")
+    if row["energy_j"] is not None and calls_j is not None:
+        row["energy_wait_j"] = max(0.0, row["energy_j"] - calls_j)
+    if context.host_devices:
+        host = energy.host(start_ns, end_ns).reading
+        row["host_energy_j"], row["host_energy_err_j"] = host.energy_j, host.energy_err_j
+        row["server_energy_j"] = energy.of("server", start_ns, end_ns).reading.energy_j
+        row["other_energy_j"] = energy.of("other", start_ns, end_ns).reading.energy_j
+    return row
+
+
+def _sum_columns(parts: Sequence[Energy]) -> Row:
+    """The sum over devices. Errors add up linearly: one meter's gain error does not average out over its shares."""
+    readings = [part.reading for part in parts]
+    missing = [reading for reading in readings if reading.energy_j is None]
+    if not readings or missing:
+        reason = missing[0].reason if missing else "no device has a meter"
+        return {"energy_j": None, "provenance": Provenance.MISSING.value, "energy_reason": reason}
+    nets = [part.net_j for part in parts if part.net_j is not None]
+    net_errs = [part.net_err_j for part in parts if part.net_err_j is not None]
+    has_net = len(nets) == len(parts)
+    return {
+        "energy_j": math.fsum(reading.energy_j or 0.0 for reading in readings),
+        "energy_err_j": math.fsum(reading.energy_err_j or 0.0 for reading in readings),
+        "energy_net_j": math.fsum(nets) if has_net else None,
+        "energy_net_err_j": math.fsum(net_errs) if has_net else None,
+        "provenance": weakest(reading.provenance for reading in readings).value,
+        "energy_scope": readings[0].scope.value,
+    }
+
+
+def _sum_spans(rows: Sequence[Row], name: str) -> tuple[float | None, float | None]:
+    """Energy and error of all spans of a name in this round, None if any is missing: never a smaller total."""
+    spans = [row for row in rows if row["kind"] == "span" and row["name"] == name]
+    if not spans or any(row.get("energy_j") is None for row in spans):
+        return None, None
+    return math.fsum(row["energy_j"] for row in spans), math.fsum(row.get("energy_err_j") or 0.0 for row in spans)

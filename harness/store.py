@@ -1,0 +1,216 @@
+"""The only writer of a results folder. Records are appended and never changed; whatever is derived can be rebuilt.
+
+One complete line per os.write on an O_APPEND descriptor, so that a crash can tear at most the last line; fsync at the
+end of a round and of a task, never inside a span. Layout: docs/results.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fl.messages import Array
+from profiler.errors import PreconditionError, SpecError
+from profiler.records import SCHEMA_VERSION, Row, TornLine, encode_line, read_lines
+
+WRITER = "harness"
+MAX_CHECKPOINT_BYTES = 4 << 30
+
+
+def new_run_id(now_s: float | None = None) -> str:
+    """UTC time and a random suffix: never reused, sorts by time."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
+    return f"{stamp}-{secrets.token_hex(3)}"
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """All of it or nothing: a temporary file beside it, fsync, rename, fsync of the folder."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(path)
+    _fsync_folder(path.parent)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+
+
+@dataclass(slots=True)
+class Progress:
+    """What an interrupted run has already: per task the attempts made, the rounds with a record, and its end."""
+
+    attempts: dict[str, int] = field(default_factory=dict)
+    rounds: dict[str, set[int]] = field(default_factory=dict)
+    finished: set[str] = field(default_factory=set)
+
+
+class Store:
+    """One run folder, open for appending."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.run_id = folder.name
+        self.logs = folder / "logs"
+        self._records = folder / "records" / f"{WRITER}.jsonl"
+        cut_torn_line(self._records)
+        self._descriptor = os.open(self._records, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    @classmethod
+    def create(cls, root: Path, run: Mapping[str, Any], fleet_text: str, plan: Sequence[Row]) -> Store:
+        """A new run folder below `root`, which may exist. `run.json` is written first, so that an early end shows.
+
+        Raises PreconditionError where the folder cannot be written.
+        """
+        folder = root / new_run_id()
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+            write_json(
+                folder / "run.json", {"schema": SCHEMA_VERSION, "run_id": folder.name, **run, "n_tasks": len(plan)}
+            )
+            for name in ("records", "devices", "samples", "checkpoints", "logs"):
+                (folder / name).mkdir()
+            write_atomic(folder / "fleet.toml", fleet_text.encode())
+            write_atomic(folder / "plan.jsonl", b"".join(encode_line(row) for row in plan))
+            return cls(folder)
+        except OSError as error:
+            raise PreconditionError(
+                f"results cannot be written below {root}: {error}.", remedy="Choose another folder with -o."
+            ) from error
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Each row as one line, in one write. Raises ValueError, before anything is written, where a row is no record."""
+        for line in [encode_line(row) for row in rows]:
+            written = os.write(self._descriptor, line)
+            if written != len(line):
+                raise PreconditionError(f"{self._records}: the disk is full.", remedy="Free some, then use --resume.")
+
+    def sync(self) -> None:
+        os.fsync(self._descriptor)
+
+    def write_device(self, device: str, facts: Mapping[str, Any]) -> None:
+        write_json(self.folder / "devices" / f"{device}.json", facts)
+
+    def write_checkpoint(self, task: str, round_: int, arrays: Sequence[Array]) -> None:
+        """The global model after a round, for --resume."""
+        path = self.folder / "checkpoints" / f"{task}.npz"
+        partial = path.with_name(f".{task}.partial.npz")
+        with partial.open("wb") as out:
+            np.savez(out, *arrays, round=np.int64(round_))
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(path)
+
+    def read_checkpoint(self, task: str, like: Sequence[Array]) -> tuple[int, list[Array]] | None:
+        """Round and model of a checkpoint, None where there is none. Raises PreconditionError where it does not fit."""
+        path = self.folder / "checkpoints" / f"{task}.npz"
+        if not path.exists():
+            return None
+        remedy = "Delete the file to begin the task again."
+        try:
+            if path.stat().st_size > MAX_CHECKPOINT_BYTES:
+                raise ValueError(f"larger than {MAX_CHECKPOINT_BYTES} bytes")
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = [archive[f"arr_{n}"] for n in range(len(like))]
+                round_ = int(archive["round"])
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise PreconditionError(f"checkpoint {path} cannot be read: {error}.", remedy=remedy) from None
+        if [(a.shape, a.dtype) for a in arrays] != [(b.shape, b.dtype) for b in like]:
+            raise PreconditionError(f"checkpoint {path} holds another model.", remedy=remedy)
+        return round_, arrays
+
+    def write_samples(self, task: str, attempt: int, device: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """The raw samples of one device in one task: t_ns (device's monotonic clock), rail, value (J or W)."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        schema = pa.schema(
+            [
+                pa.field("t_ns", pa.int64(), metadata={"unit": "ns", "description": "the device's monotonic clock"}),
+                pa.field("rail", pa.string(), metadata={"unit": "", "description": "rail, as in the span records"}),
+                pa.field("value", pa.float64(), metadata={"unit": "J or W", "description": "J of a counter, else W"}),
+            ]
+        )
+        folder = self.folder / "samples" / task
+        folder.mkdir(exist_ok=True)
+        suffix = "" if attempt == 1 else f".{attempt}"
+        path = folder / f"{device}{suffix}.parquet"
+        partial = path.with_name(f".{path.name}.partial")
+        pq.write_table(pa.table(dict(columns), schema=schema), partial)
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        partial.replace(path)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """end.json, written last: without it a run counts as interrupted."""
+        self.sync()
+        write_json(self.folder / "end.json", {"schema": SCHEMA_VERSION, **summary})
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def open_for_resume(folder: Path) -> tuple[dict[str, Any], str, list[Row], Progress]:
+    """run.json, fleet.toml, the plan, and what is done already. Raises SpecError or ResultsError."""
+    try:
+        run = json.loads((folder / "run.json").read_bytes())
+        fleet_text = (folder / "fleet.toml").read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise SpecError(
+            f"{folder} is not a run that can be resumed: {error}.", remedy="Give a folder results/<run-id>."
+        ) from None
+    if not isinstance(run, dict) or run.get("schema") != SCHEMA_VERSION:
+        raise SpecError(f"{folder}/run.json is of another version of fedmeter.", remedy="Resume with that version.")
+    plan = list(read_lines(folder / "plan.jsonl"))
+    progress = Progress()
+    for path in sorted((folder / "records").glob("*.jsonl")):
+        for row in read_lines(path, TornLine()):
+            _note(progress, row)
+    return run, fleet_text, plan, progress
+
+
+def _note(progress: Progress, row: Row) -> None:
+    if "attempt" in row:
+        progress.attempts[row["task"]] = max(progress.attempts.get(row["task"], 0), row["attempt"])
+    if row["kind"] == "round":
+        progress.rounds.setdefault(row["task"], set()).add(row["round"])
+    if row["kind"] == "task_finished" and row["status"] == "completed":
+        progress.finished.add(row["task"])
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cut a file back to its last newline, if a crash tore the line after it."""
+    if not path.exists():
+        return
+    with path.open("rb+") as lines:
+        size = lines.seek(0, os.SEEK_END)
+        end = size
+        while end > 0:
+            start = max(0, end - 65536)
+            lines.seek(start)
+            newline = lines.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            lines.truncate(end)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
