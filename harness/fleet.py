@@ -13,6 +13,7 @@ from profiler.errors import SpecError
 
 _DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_DEVICES = 10_000
+RESERVED_IDS = frozenset({"host", "server", "other"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,10 @@ def _expand(entry: Table, cores: int, first_shard: int) -> list[DeviceSpec]:
         raise SpecError(f"{entry.where}: {count} devices need different ids.", remedy=f'Use id = "{pattern}-{{n}}".')
     ids = [pattern.replace("{n}", str(n)) for n in range(count)]
     for id_ in ids:
+        if id_ in RESERVED_IDS:
+            raise SpecError(
+                f"{entry.where}: id '{id_}' has a meaning of its own in the results.", remedy="Choose another."
+            )
         if not _DEVICE_ID.fullmatch(id_):
             raise SpecError(f"{entry.where}: id '{id_}' may hold letters, digits, '.', '_' and '-' only, 64 at most.")
     return [

@@ -1,4 +1,4 @@
-"""One round's results become records: spans of every client and phase, failures, and the round itself. No files here."""
+"""The results of one round become records: spans of every client and phase, failures, and the round itself. Pure."""
 
 from __future__ import annotations
 

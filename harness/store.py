@@ -47,12 +47,24 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @dataclass(slots=True)
-class Progress:
-    """What an interrupted run has already: per task the attempts made, the rounds with a record, and its end."""
+class Done:
+    """What a run has already: per task the attempts made and the record of each round, and what failed or ended."""
 
     attempts: dict[str, int] = field(default_factory=dict)
-    rounds: dict[str, set[int]] = field(default_factory=dict)
+    rounds: dict[str, dict[int, Row]] = field(default_factory=dict)
     finished: set[str] = field(default_factory=set)
+    failures: list[Row] = field(default_factory=list)
+
+    def note(self, row: Row) -> None:
+        """Take one record in, in the order of writing: a later attempt's round replaces an earlier one's."""
+        if "attempt" in row:
+            self.attempts[row["task"]] = max(self.attempts.get(row["task"], 0), row["attempt"])
+        if row["kind"] == "round":
+            self.rounds.setdefault(row["task"], {})[row["round"]] = row
+        elif row["kind"] == "failure":
+            self.failures.append(row)
+        elif row["kind"] == "task_finished" and row["status"] == "completed":
+            self.finished.add(row["task"])
 
 
 class Store:
@@ -90,7 +102,7 @@ class Store:
             ) from error
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Each row as one line, in one write. Raises ValueError, before anything is written, where a row is no record."""
+        """Each row as one line, in one write. Raises ValueError where a row is no record; then nothing is written."""
         for line in [encode_line(row) for row in rows]:
             written = os.write(self._descriptor, line)
             if written != len(line):
@@ -161,7 +173,7 @@ class Store:
         os.close(self._descriptor)
 
 
-def open_for_resume(folder: Path) -> tuple[dict[str, Any], str, list[Row], Progress]:
+def open_for_resume(folder: Path) -> tuple[dict[str, Any], str, list[Row], Done]:
     """run.json, fleet.toml, the plan, and what is done already. Raises SpecError or ResultsError."""
     try:
         run = json.loads((folder / "run.json").read_bytes())
@@ -173,20 +185,11 @@ def open_for_resume(folder: Path) -> tuple[dict[str, Any], str, list[Row], Progr
     if not isinstance(run, dict) or run.get("schema") != SCHEMA_VERSION:
         raise SpecError(f"{folder}/run.json is of another version of fedmeter.", remedy="Resume with that version.")
     plan = list(read_lines(folder / "plan.jsonl"))
-    progress = Progress()
+    done = Done()
     for path in sorted((folder / "records").glob("*.jsonl")):
         for row in read_lines(path, TornLine()):
-            _note(progress, row)
-    return run, fleet_text, plan, progress
-
-
-def _note(progress: Progress, row: Row) -> None:
-    if "attempt" in row:
-        progress.attempts[row["task"]] = max(progress.attempts.get(row["task"], 0), row["attempt"])
-    if row["kind"] == "round":
-        progress.rounds.setdefault(row["task"], set()).add(row["round"])
-    if row["kind"] == "task_finished" and row["status"] == "completed":
-        progress.finished.add(row["task"])
+            done.note(row)
+    return run, fleet_text, plan, done
 
 
 def cut_torn_line(path: Path) -> None:

@@ -1,0 +1,273 @@
+"""Executes a plan: clients up, idle power, task after task, clients down. What fails is recorded and left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fl.loop import RoundResult, run_rounds
+from fl.messages import Parameters
+from fl.proxy import ClientInfo, ClientProxy
+from fl.server import Server
+from fl.strategy import Aggregator, Assignment, Strategy, load_strategy
+from fl.workload import Workload
+from harness.device import DeviceSpec
+from harness.experiment import ExperimentSpec
+from harness.fleet import FleetSpec
+from harness.host import device_facts, host_facts
+from harness.launcher import JoinSpec, Launcher, launcher_class
+from harness.meter import HostMeter
+from harness.plan import Task
+from harness.progress import Progress
+from harness.recorder import TaskContext, round_rows
+from harness.sessions import Sessions, dead_at_start
+from harness.store import Done, Store
+from profiler.clock import Clock
+from profiler.errors import PreconditionError
+from profiler.records import Row
+
+_FAREWELL_S = 5.0
+_JOIN_POLL_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """All that a run is: who, what, and the tasks that follow from them."""
+
+    fleet: FleetSpec
+    experiment: ExperimentSpec
+    tasks: tuple[Task, ...]
+
+
+class Engine:
+    """One run over one store. `done` is what an earlier attempt has left."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        workload: Workload,
+        store: Store,
+        meter: HostMeter,
+        clock: Clock,
+        progress: Progress,
+        done: Done,
+    ) -> None:
+        self._spec = spec
+        self._workload = workload
+        self._store = store
+        self._meter = meter
+        self._clock = clock
+        self._progress = progress
+        self.done = done
+        self._devices = {device.id: device for device in spec.fleet.devices}
+        self._shared = frozenset(
+            device.id for device in spec.fleet.devices if launcher_class(device.launcher).shares_host
+        )
+        self._server = Server(spec.fleet.address, describe=self._describe)
+        self._sessions: Sessions | None = None
+
+    async def run(self) -> None:
+        """Execute every task that is not finished. Raises PreconditionError where the run cannot begin at all."""
+        port = await self._server.start()
+        host = self._spec.fleet.address.rpartition(":")[0]
+        join = JoinSpec(
+            f"{host}:{port}",
+            self._spec.experiment.workload,
+            self._spec.experiment.partition(len(self._devices)),
+        )
+        sessions = Sessions(self._launchers(self._store.logs), join, self._joined)
+        self._sessions = sessions
+        self._meter.start()
+        try:
+            await self._start_all(sessions)
+            await self._measure_idle(sessions)
+            for task in self._spec.tasks:
+                if task.id not in self.done.finished:
+                    await self._restart_dead(sessions, task)
+                    await self._run_task(sessions, task)
+        finally:
+            await self._server.farewell(_FAREWELL_S)
+            sessions.stop()
+            self._meter.stop()
+
+    def _launchers(self, log_dir: Path) -> dict[str, Launcher]:
+        names = sorted({device.launcher for device in self._devices.values()})
+        return {name: launcher_class(name)(log_dir) for name in names}
+
+    def _describe(self, device: str) -> ClientInfo:
+        spec = self._devices.get(device)
+        return ClientInfo(device, spec.processor if spec else "")
+
+    def _joined(self) -> set[str]:
+        return {proxy.info.device for proxy in self._server.proxies()}
+
+    async def _start_all(self, sessions: Sessions) -> None:
+        self._progress.say(f"starting {len(self._devices)} clients: {', '.join(self._devices)}")
+        for device in self._devices.values():
+            session = sessions.start(device)
+            if device.id in self._shared and session.pid is not None:
+                self._meter.track(device.id, session.pid)
+        failed = await sessions.wait_joined(self._devices.values(), self._spec.fleet.join_timeout_s)
+        if failed:
+            raise dead_at_start(failed)
+
+    async def _measure_idle(self, sessions: Sessions) -> None:
+        idle_s = self._spec.experiment.idle_s
+        if idle_s > 0:
+            self._progress.say(f"all clients have joined; measuring idle power for {idle_s:g} s")
+            await self._meter.measure_idle(idle_s)
+        self._store.write_device("host", {**host_facts(), **self._meter.facts()})
+        for device in self._devices.values():
+            self._store.write_device(device.id, device_facts(device, sessions[device.id].facts))
+
+    async def _restart_dead(self, sessions: Sessions, task: Task) -> None:
+        """A client that died in an earlier task gets another chance; without it, the task goes on with the rest."""
+        dead = [device for device in self._members(task) if sessions.is_dead(device.id)]
+        started = [device for device in dead if self._restart(sessions, task, device)]
+        failed = await sessions.wait_joined(started, min(_JOIN_POLL_S, self._spec.fleet.join_timeout_s))
+        for device, reason in failed.items():
+            self._fail(task, self._next_attempt(task), device, "join", reason)
+
+    def _restart(self, sessions: Sessions, task: Task, device: DeviceSpec) -> bool:
+        self._progress.say(f"starting {device.id} again")
+        try:
+            session = sessions.start(device)
+        except Exception as error:  # noqa: BLE001  the boundary to devices: whatever a launcher meets, the run goes on
+            self._fail(task, self._next_attempt(task), device.id, "start", str(error))
+            return False
+        if device.id in self._shared and session.pid is not None:
+            self._meter.track(device.id, session.pid)
+        return True
+
+    def _members(self, task: Task) -> tuple[DeviceSpec, ...]:
+        return self._spec.fleet.first(task.clients)
+
+    def _next_attempt(self, task: Task) -> int:
+        return self.done.attempts.get(task.id, 0) + 1
+
+    async def _run_task(self, sessions: Sessions, task: Task) -> None:
+        attempt = self._next_attempt(task)
+        first_round, parameters = self._starting_point(task)
+        members = {device.id: device.processor for device in self._members(task)}
+        self._append([self._task_row("task_started", task, attempt, from_round=first_round)])
+        self._progress.task_started(task, first_round)
+        self._meter.begin_task()
+        status = "completed"
+        try:
+            await self._rounds(sessions, task, attempt, first_round, parameters, members)
+        except PreconditionError as error:
+            status = "failed"
+            self._fail(task, attempt, None, "round", str(error))
+        finally:
+            self._progress.task_finished()
+            self._store.write_samples(task.id, attempt, "host", self._meter.samples())
+        rounds_done = len(self.done.rounds.get(task.id, {}))
+        self._append([self._task_row("task_finished", task, attempt, status=status, rounds_done=rounds_done)])
+        self._store.sync()
+
+    async def _rounds(
+        self,
+        sessions: Sessions,
+        task: Task,
+        attempt: int,
+        first_round: int,
+        parameters: Parameters,
+        members: Mapping[str, str],
+    ) -> None:
+        rounds = run_rounds(
+            self._strategy(task),
+            lambda: self._proxies(members),
+            parameters=parameters,
+            rounds=range(first_round, task.rounds + 1),
+            clock=self._clock,
+            evaluate=lambda model: self._workload.evaluate(model.copy()),
+            min_clients=self._spec.experiment.min_clients,
+            observer=self._progress,
+        )
+        async for result in rounds:
+            context = TaskContext(
+                task.id, attempt, first_round, members, self._shared & members.keys(), self._clock.wall_time()
+            )
+            self._record(sessions, context, task, result)
+
+    def _record(self, sessions: Sessions, context: TaskContext, task: Task, result: RoundResult) -> None:
+        rows = round_rows(context, result, self._meter.view(result.fit_window_ns[0]))
+        for row in rows:
+            if row["kind"] == "failure":
+                row["detail"] = sessions.post_mortem(row["device"])
+        self._append(rows)
+        self._store.sync()
+        self._store.write_checkpoint(task.id, result.round, result.parameters.arrays)
+        self._progress.round_finished(task, rows[-1])
+
+    def _strategy(self, task: Task) -> Strategy:
+        options = dict(task.strategy_options)
+        if task.strategy == "cutoff":
+            options["cutoffs"] = task.tau_s
+        strategy = load_strategy(
+            task.strategy,
+            epochs=task.epochs,
+            batch_size=task.batch_size,
+            lr=task.lr,
+            seed=task.seed,
+            fit_timeout_s=self._spec.experiment.fit_timeout_s,
+            **options,
+        )
+        names = {device.id: device.config_keys for device in self._members(task) if device.config_keys}
+        return RenamedKeys(strategy, names) if names else strategy
+
+    def _proxies(self, members: Mapping[str, str]) -> Sequence[ClientProxy]:
+        return [proxy for proxy in self._server.proxies() if proxy.info.device in members]
+
+    def _starting_point(self, task: Task) -> tuple[int, Parameters]:
+        """Round and model to go on from: the last checkpoint, or the beginning."""
+        initial = self._workload.initial_parameters(task.seed)
+        checkpoint = self._store.read_checkpoint(task.id, initial)
+        if checkpoint is None:
+            return 1, Parameters(tuple(initial))
+        round_, arrays = checkpoint
+        return round_ + 1, Parameters(tuple(arrays))
+
+    def _task_row(self, kind: str, task: Task, attempt: int, **columns: object) -> Row:
+        return {"kind": kind, "task": task.id, "attempt": attempt, "wall_time": self._clock.wall_time(), **columns}
+
+    def _fail(self, task: Task, attempt: int, device: str | None, phase: str, reason: str) -> None:
+        processor = self._devices[device].processor if device else None
+        self._progress.say(f"{device or task.label}: {phase} failed: {reason}")
+        self._append(
+            [self._task_row("failure", task, attempt, device=device, processor=processor, phase=phase, reason=reason)]
+        )
+
+    def _append(self, rows: Sequence[Row]) -> None:
+        self._store.append(rows)
+        for row in rows:
+            self.done.note(row)
+
+
+class RenamedKeys:
+    """A strategy whose config keys are renamed for clients that know them by other names."""
+
+    def __init__(self, strategy: Strategy, names: Mapping[str, Mapping[str, str]]) -> None:
+        self.name = strategy.name
+        self._strategy = strategy
+        self._names = names
+
+    def configure_fit(self, round_: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
+        return [self._rename(assignment) for assignment in self._strategy.configure_fit(round_, clients)]
+
+    def configure_evaluate(self, round_: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
+        return [self._rename(assignment) for assignment in self._strategy.configure_evaluate(round_, clients)]
+
+    def aggregator(self, round_: int, parameters: Parameters) -> Aggregator:
+        return self._strategy.aggregator(round_, parameters)
+
+    def _rename(self, assignment: Assignment) -> Assignment:
+        names = self._names.get(assignment.device, {})
+        return replace(assignment, config={names.get(key, key): value for key, value in assignment.config.items()})
+
+
+def execute(engine: Engine) -> None:
+    """Run to the end in an event loop of its own. Raises what `Engine.run` raises, KeyboardInterrupt among it."""
+    asyncio.run(engine.run())

@@ -1,0 +1,283 @@
+"""The one meter of this host: samples its best sensor, and shares the joules out among clients, server and other.
+
+It runs in the harness, outside every quota: a limited process that sampled its own power would be awake only when it
+runs. Sampling is jittered, so that it cannot fall in step with a duty cycle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness.recorder import Energy
+from profiler.clock import Clock
+from profiler.errors import PreconditionError
+from profiler.integrate import integrate, total
+from profiler.quantities import EnergyReading, Scope
+from profiler.sampler import Sample, Sampler
+from profiler.sensor import Available, Probe, Unavailable, best, discover
+from profiler.shares import Shares, Tick
+
+SERVER = "server"
+MAX_TASK_SAMPLES = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class IdlePower:
+    """What the host draws while every client has joined and waits."""
+
+    power_w: float
+    err_w: float
+    duration_s: float
+
+
+def probe_sensors(root: Path, clock: Clock) -> list[Probe]:
+    """Ask every installed sensor whether it can be used here."""
+    return [Probe(sensor, sensor.probe()) for sensor in discover(root, clock)]
+
+
+def choose(probes: list[Probe], required: Iterable[str]) -> Probe | None:
+    """The best available sensor. Raises PreconditionError where one that the fleet requires is not available."""
+    by_name = {probe.sensor.name: probe.outcome for probe in probes}
+    for name in sorted(set(required)):
+        outcome = by_name.get(name, Unavailable("no such sensor is installed"))
+        if isinstance(outcome, Unavailable):
+            raise PreconditionError(f"required sensor {name} is not available: {outcome.reason}", remedy=outcome.remedy)
+    return best(probes)
+
+
+class HostMeter:
+    """Samples from `start` to `stop`. Windows are asked for afterwards, through `view`."""
+
+    def __init__(self, probes: list[Probe], chosen: Probe | None, clock: Clock, *, rate_hz: float) -> None:
+        self._probes = probes
+        self._clock = clock
+        self._pids: dict[str, int] = {}
+        self._cpu_s: dict[str, float] = {}
+        self._gone_s: dict[str, float] = {}
+        self._history: list[tuple[Sample, Tick | None]] = []
+        self._task_samples: list[Sample] = []
+        self._started_s = time.monotonic()
+        self.idle: IdlePower | None = None
+        self._sampler: Sampler | None = None
+        if chosen is not None:
+            self._sampler = Sampler(chosen.sensor, clock, rate_hz=rate_hz, on_sample=self._note)
+            self._total = [
+                n for n, rail in enumerate(self._sampler.available.rails) if rail.name in self._sampler.available.total
+            ]
+
+    @property
+    def description(self) -> str:
+        """`rapl (counter)`, or that there is no meter."""
+        if self._sampler is None:
+            return "no sensor: energy will be missing"
+        return f"{self._sampler.sensor.name} ({self._sampler.available.provenance.value})"
+
+    def start(self) -> None:
+        self._started_s = time.monotonic()
+        if self._sampler is not None:
+            self._sampler.start()
+
+    def stop(self) -> None:
+        if self._sampler is not None:
+            self._sampler.stop()
+
+    def track(self, owner: str, pid: int) -> None:
+        """Charge an owner for a process from now on, its earlier processes included."""
+        if owner in self._pids:
+            self._gone_s[owner] = self._cpu_s.get(owner, 0.0)
+        self._pids[owner] = pid
+
+    def begin_task(self) -> None:
+        self._task_samples.clear()
+
+    def samples(self) -> dict[str, list[Any]]:
+        """The samples since `begin_task` as columns: one row a sample and rail."""
+        rails = self._sampler.available.rails if self._sampler else ()
+        samples = list(self._task_samples)
+        rows = [
+            (sample.t_ns, rail.name, value)
+            for sample in samples
+            for rail, value in zip(rails, sample.values, strict=True)
+            if value is not None
+        ]
+        return {
+            "t_ns": [row[0] for row in rows],
+            "rail": [row[1] for row in rows],
+            "value": [row[2] for row in rows],
+        }
+
+    async def measure_idle(self, duration_s: float) -> None:
+        """Sample for a while in which every client waits. Leaves `idle` None where the energy cannot be known."""
+        if self._sampler is None:
+            await asyncio.sleep(duration_s)
+            return
+        start_ns = self._sampler.sample_now().t_ns
+        await asyncio.sleep(duration_s)
+        end_ns = self._sampler.sample_now().t_ns
+        reading = self._window(start_ns).reading(start_ns, end_ns)
+        length_s = (end_ns - start_ns) / 1e9
+        if reading.energy_j is not None and reading.energy_err_j is not None:
+            self.idle = IdlePower(reading.energy_j / length_s, reading.energy_err_j / length_s, length_s)
+
+    def view(self, start_ns: int) -> HostView:
+        """What the meter knows from `start_ns` till now; forgets what lies before it, but for the wait just before."""
+        if self._sampler is not None:
+            self._sampler.sample_now()
+        view = self._window(None)
+        keep = bisect_left(self._history, start_ns, key=lambda entry: entry[0].t_ns)
+        del self._history[: max(0, keep - 1)]
+        return view
+
+    def facts(self) -> dict[str, Any]:
+        """For devices/host.json: every sensor with its rails or its reason, the one in use, and idle power."""
+        facts: dict[str, Any] = {"sensors": [_probe_json(probe) for probe in self._probes], "meter": self.description}
+        if self.idle is not None:
+            facts["idle_power_w"] = self.idle.power_w
+            facts["idle_power_err_w"] = self.idle.err_w
+            facts["idle_measured_s"] = self.idle.duration_s
+        if self._sampler is not None:
+            facts["sampler_rate_hz"] = self._sampler.rate_hz
+            facts["sampler_cpu_use"] = self._sampler.cost_s / max(1e-9, time.monotonic() - self._started_s)
+        return facts
+
+    def _window(self, start_ns: int | None) -> HostView:
+        history = list(self._history)
+        if start_ns is not None:
+            first = bisect_left(history, start_ns, key=lambda entry: entry[0].t_ns)
+            history = history[max(0, first - 1) :]
+        available = self._sampler.available if self._sampler else None
+        return HostView([sample for sample, _ in history], [tick for _, tick in history if tick], available, self.idle)
+
+    def _note(self, sample: Sample) -> None:
+        """Called by the sampler, under its lock, for each sample."""
+        self._read_cpu()
+        joules = [sample.energy_j[n] for n in self._total]
+        known = [energy_j for energy_j in joules if energy_j is not None]
+        tick = None
+        if known and len(known) == len(joules):
+            tick = Tick(sample.t_ns, math.fsum(known), dict(self._cpu_s), _host_busy_s())
+        if not self._history or sample.t_ns > self._history[-1][0].t_ns:
+            self._history.append((sample, tick))
+        if len(self._task_samples) < MAX_TASK_SAMPLES:
+            self._task_samples.append(sample)
+
+    def _read_cpu(self) -> None:
+        self._cpu_s[SERVER] = time.process_time()
+        for owner, pid in list(self._pids.items()):
+            used_s = process_cpu_s(pid)
+            if used_s is not None:
+                self._cpu_s[owner] = self._gone_s.get(owner, 0.0) + used_s
+
+
+class HostView:
+    """Immutable: the samples of some stretch of time, and windows of them. A `harness.recorder.HostEnergy`."""
+
+    def __init__(
+        self, samples: list[Sample], ticks: list[Tick], available: Available | None, idle: IdlePower | None
+    ) -> None:
+        self._samples = samples
+        self._times_ns = [sample.t_ns for sample in samples]
+        self._available = available
+        self._idle = idle
+        self._shares = Shares(ticks) if len(ticks) >= 2 else None
+
+    def host(self, start_ns: int, end_ns: int) -> Energy:
+        """All that the host drew in a window."""
+        reading = self.reading(start_ns, end_ns)
+        if reading.energy_j is None or self._shares is None:
+            return Energy(reading)
+        # From the very sums that are shared out, so that the shares add up to it.
+        reading = replace(reading, energy_j=self._shares.host_j(start_ns, end_ns))
+        return self._net(reading, (end_ns - start_ns) / 1e9)
+
+    def of(self, owner: str, start_ns: int, end_ns: int) -> Energy:
+        """One owner's share of a window, by CPU time; its error is the host's in the same proportion."""
+        host = self.host(start_ns, end_ns).reading
+        if host.energy_j is None or self._shares is None:
+            return Energy(replace(host, rail=owner, scope=Scope.PROCESS))
+        if owner not in self._shares.owners:
+            return Energy(EnergyReading.missing(owner, Scope.PROCESS, f"{owner} had no process that could be metered"))
+        share = self._shares.window(owner, start_ns, end_ns)
+        part = share.energy_j / host.energy_j if host.energy_j > 0 else 0.0
+        reading = replace(
+            host,
+            rail=owner,
+            scope=Scope.PROCESS,
+            energy_j=share.energy_j,
+            energy_err_j=(host.energy_err_j or 0.0) * part,
+        )
+        return self._net(reading, share.time_s)
+
+    def reading(self, start_ns: int, end_ns: int) -> EnergyReading:
+        """The total of the sensor's rails in a window, with its error and coverage."""
+        if self._available is None:
+            return EnergyReading.missing("host", Scope.HOST, "no sensor is available")
+        first = max(0, bisect_left(self._times_ns, start_ns) - 2)
+        last = bisect_left(self._times_ns, end_ns) + 2
+        window = self._samples[first:last]
+        readings = [
+            integrate(rail, [(s.t_ns, s.values[n]) for s in window], start_ns, end_ns)
+            for n, rail in enumerate(self._available.rails)
+            if rail.name in self._available.total
+        ]
+        return total(readings, self._available.total, self._available.scope, rail="host")
+
+    def _net(self, reading: EnergyReading, time_s: float) -> Energy:
+        """Less idle power over `time_s`; the errors of the two are independent: they were taken at different times."""
+        if self._idle is None or reading.energy_j is None or reading.energy_err_j is None:
+            return Energy(reading)
+        net_err_j = math.hypot(reading.energy_err_j, self._idle.err_w * time_s)
+        return Energy(reading, reading.energy_j - self._idle.power_w * time_s, net_err_j)
+
+
+def process_cpu_s(pid: int) -> float | None:
+    """CPU seconds of another process, all its threads, to the nanosecond; None where it has ended.
+
+    Linux encodes the CPU clock of a process in the clock id: ~pid << 3 | CPUCLOCK_SCHED, CPUCLOCK_SCHED = 2
+    (include/linux/posix-timers.h). /proc/PID/stat counts in ticks of 10 ms, too coarse for sharing at 20 Hz.
+    """
+    try:
+        return time.clock_gettime((~pid << 3) | 2)
+    except (OSError, OverflowError):
+        pass
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return None
+    return float(times.user + times.system)
+
+
+def _host_busy_s() -> float:
+    """CPU seconds that processes of this host have used. Time stolen by a hypervisor is not among them."""
+    times = psutil.cpu_times()
+    names = ("user", "nice", "system", "irq", "softirq")
+    return math.fsum(float(getattr(times, name, 0.0)) for name in names)
+
+
+def _probe_json(probe: Probe) -> dict[str, Any]:
+    outcome = probe.outcome
+    if isinstance(outcome, Unavailable):
+        return {
+            "name": probe.sensor.name,
+            "available": False,
+            "reason": outcome.reason,
+            "remedy": outcome.remedy,
+        }
+    return {
+        "name": probe.sensor.name,
+        "available": True,
+        "scope": outcome.scope.value,
+        "provenance": outcome.provenance.value,
+        "total_of": list(outcome.total),
+        "rails": [rail.name for rail in outcome.rails],
+        "notes": outcome.notes,
+    }
