@@ -1,0 +1,102 @@
+"""Pure streaming weighted mean: each update is checked whole, folded in on arrival, and not kept."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fl.messages import Array, Code, FitRes, Parameters
+from profiler.errors import ClientFailure
+
+# A client that claims more examples than any data set has would own the mean.
+MAX_EXAMPLES = 10**9
+# A float64 sum of n * x must neither overflow (floats) nor lose the unit (integers), whatever the weights.
+_MAX_FLOAT = 1e280
+_MAX_INTEGER = 2**50
+
+
+class WeightedMean:
+    """The mean of updates weighted by their number of examples (FedAvg, McMahan et al. 2017, Algorithm 1).
+
+    Sums in float64 and gives each tensor back in the dtype of `template`: integers and booleans as the rounded mean, so
+    that counters such as BatchNorm's `num_batches_tracked` survive. Example: [1.0] of 1 example and [4.0] of 2
+    give [3.0]. Memory: one float64 copy of the model, however many clients. Not for several threads at once.
+    """
+
+    def __init__(self, template: Parameters) -> None:
+        self._template = template.arrays
+        self._sums: list[npt.NDArray[np.float64]] = []
+        self._examples = 0
+
+    def fold(self, device: str, update: FitRes) -> None:
+        """Raises ClientFailure, and stays as it was, where the update is no update of this model."""
+        weight = _weight(device, update)
+        _check_update(device, self._template, update.parameters.arrays)
+        if not self._sums:
+            self._sums = [np.zeros(array.shape, dtype=np.float64) for array in self._template]
+        for total, array in zip(self._sums, update.parameters.arrays, strict=True):
+            total += np.multiply(array, weight, dtype=np.float64)
+        self._examples += weight
+
+    def result(self) -> Parameters | None:
+        """The weighted mean, or None where nothing was folded in."""
+        if self._examples == 0:
+            return None
+        pairs = zip(self._sums, self._template, strict=True)
+        return Parameters(tuple(_as_type(total / self._examples, like.dtype) for total, like in pairs))
+
+
+def _as_type(mean: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> Array:
+    if dtype.kind == "f":
+        return np.asarray(mean).astype(dtype)
+    return np.rint(mean).astype(dtype)
+
+
+def _weight(device: str, update: FitRes) -> int:
+    if update.code is not Code.OK:
+        raise ClientFailure(device, "fit", f"answered {update.code.name}: {update.message}")
+    try:
+        weight = operator.index(update.num_examples)
+    except TypeError:
+        raise ClientFailure(
+            device, "fit", f"num_examples is {update.num_examples!r:.80}, which is no whole number"
+        ) from None
+    if not 0 < weight <= MAX_EXAMPLES:
+        raise ClientFailure(device, "fit", f"num_examples is {weight}; it must be 1 to {MAX_EXAMPLES}")
+    return weight
+
+
+def _check_update(device: str, template: Sequence[Array], arrays: Sequence[Array]) -> None:
+    if len(arrays) != len(template):
+        raise ClientFailure(device, "fit", f"sent {len(arrays)} tensors; the model has {len(template)}")
+    for index, (like, array) in enumerate(zip(template, arrays, strict=True)):
+        problem = _tensor_problem(like, array)
+        if problem is not None:
+            raise ClientFailure(device, "fit", f"tensor {index} {problem}")
+
+
+def _tensor_problem(like: Array, array: Array) -> str | None:
+    if array.shape != like.shape:
+        return f"has shape {array.shape}; the model has {like.shape}"
+    if array.dtype.kind != like.dtype.kind or like.dtype.kind not in "fiub":
+        return f"is {array.dtype}; the model has {like.dtype}"
+    if array.size == 0 or like.dtype.kind == "b":
+        return None
+    lowest, highest = _limits(like.dtype)
+    with np.errstate(invalid="ignore"):
+        in_range = (
+            lowest <= array.min().item() and array.max().item() <= highest
+        )  # false for NaN, which min and max hand on
+    return None if in_range else f"holds values that are not finite, or outside {lowest:g} to {highest:g}"
+
+
+def _limits(dtype: np.dtype[Any]) -> tuple[float, float] | tuple[int, int]:
+    if dtype.kind == "f":
+        largest = min(float(np.finfo(dtype).max), _MAX_FLOAT)
+        return -largest, largest
+    info = np.iinfo(dtype)
+    return max(int(info.min), -_MAX_INTEGER), min(int(info.max), _MAX_INTEGER)
