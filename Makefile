@@ -19,7 +19,12 @@ $(VENV)/.dev: $(PROJECT_FILES)
 
 # The main job: train on this machine, derive cutoffs, train with them, compare. Runs add up in results/.
 demo: $(VENV)/.demo
-	@echo "to be written"; false
+	@set -e; export PATH="$(CURDIR)/$(BIN):$$PATH"; \
+	run() { echo; echo "\$$ $$*"; "$$@"; }; \
+	run python -m harness.run; \
+	run python -m analysis.cutoff results/ -o cutoffs.json; \
+	run python -m harness.run --cutoffs cutoffs.json; \
+	run python -m analysis.pareto results/
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest

@@ -46,9 +46,6 @@ class Table:
         self._known: set[str] = set()
         self.where = where
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._values
-
     def take(self, key: str, kind: type[T], default: object = _REQUIRED, *, or_kind: type | None = None) -> T:
         """The value of a key, checked to be a `kind` (or an `or_kind`; a whole number will do for a float)."""
         self._known.add(key)

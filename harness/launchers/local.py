@@ -73,9 +73,10 @@ class LocalLauncher:
     def read_options(cls, entry: Table) -> dict[str, Any]:
         options: dict[str, Any] = {"threads": entry.take("threads", int, 1)}
         entry.at_least("threads", options["threads"], 1)
-        if "cpu_limit" in entry:
-            options["cpu_limit"] = entry.take("cpu_limit", float)
-            entry.at_least("cpu_limit", options["cpu_limit"], 0.05)
+        cpu_limit: float | None = entry.take("cpu_limit", float, None)
+        if cpu_limit is not None:
+            entry.at_least("cpu_limit", cpu_limit, 0.05)
+            options["cpu_limit"] = cpu_limit
         return options
 
     @classmethod
