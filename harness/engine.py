@@ -66,7 +66,6 @@ class Engine:
             device.id for device in spec.fleet.devices if launcher_class(device.launcher).shares_host
         )
         self._server = Server(spec.fleet.address, describe=self._describe)
-        self._sessions: Sessions | None = None
 
     async def run(self) -> None:
         """Execute every task that is not finished. Raises PreconditionError where the run cannot begin at all."""
@@ -78,7 +77,6 @@ class Engine:
             self._spec.experiment.partition(len(self._devices)),
         )
         sessions = Sessions(self._launchers(self._store.logs), join, self._joined)
-        self._sessions = sessions
         self._meter.start()
         try:
             await self._start_all(sessions)
@@ -88,9 +86,11 @@ class Engine:
                     await self._restart_dead(sessions, task)
                     await self._run_task(sessions, task)
         finally:
-            await self._server.farewell(_FAREWELL_S)
-            sessions.stop()
-            self._meter.stop()
+            try:
+                await self._server.farewell(_FAREWELL_S)
+            finally:  # also where a second Ctrl-C breaks the farewell off
+                sessions.stop()
+                self._meter.stop()
 
     def _launchers(self, log_dir: Path) -> dict[str, Launcher]:
         names = sorted({device.launcher for device in self._devices.values()})

@@ -54,10 +54,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit of a checkout and whether it was changed, None outside one."""
+def git_state(source: Path) -> dict[str, Any] | None:
+    """Commit of the checkout that a source file is tracked in and whether it was changed, None outside one."""
+    folder = source.parent
     commit = _git(folder, "rev-parse", "HEAD")
-    if commit is None:
+    if commit is None or _git(folder, "ls-files", "--error-unmatch", source.name) is None:
         return None
     return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
 

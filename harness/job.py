@@ -1,0 +1,115 @@
+"""From the command line to a job: who, what, and the tasks that follow; new, or as an interrupted run was planned."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fl.workload import Workload, load_workload
+from harness.cutoffs import read_cutoffs
+from harness.engine import RunSpec
+from harness.experiment import (
+    Cutoff,
+    CutoffEntry,
+    ExperimentSpec,
+    check_experiment,
+    load_experiment,
+    with_cutoffs,
+)
+from harness.fleet import load_fleet, parse_fleet
+from harness.host import available_cores
+from harness.plan import Task, make_plan
+from harness.store import Done, open_for_resume
+from profiler.errors import SpecError, UsageError
+
+_OVERRIDES = ("workload", "rounds", "epochs", "clients", "seeds", "strategy")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the command line comes down to."""
+
+    spec: RunSpec
+    workload: Workload
+    experiment_text: str
+    resume: Path | None
+    done: Done
+
+
+def new_job(args: argparse.Namespace) -> Job:
+    experiment, text = load_experiment(args.experiment or "demo")
+    experiment = _override(experiment, args)
+    fleet = load_fleet(args.fleet or "local", cores=available_cores())
+    workload = load_workload(experiment.workload)
+    spec = RunSpec(fleet, experiment, make_plan(fleet, experiment, workload.defaults))
+    return Job(spec, workload, text, None, Done())
+
+
+def _override(experiment: ExperimentSpec, args: argparse.Namespace) -> ExperimentSpec:
+    changes: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name in _OVERRIDES
+        if (value := getattr(args, name)) is not None
+    }
+    for name in ("epochs", "clients", "seeds"):
+        values = changes.get(name, ())
+        if len(set(values)) != len(values):
+            raise UsageError(f"--{name} names a value twice: {' '.join(map(str, values))}.")
+        if any(value < (0 if name == "seeds" else 1) for value in values):
+            raise UsageError(f"--{name} must be at least {0 if name == 'seeds' else 1}.")
+    experiment = replace(experiment, **changes)
+    if args.cutoffs is not None:
+        experiment = with_cutoffs(experiment, read_cutoffs(args.cutoffs))
+    return check_experiment(experiment, "command line")
+
+
+def resumed_job(args: argparse.Namespace) -> Job:
+    """The run as it was planned. Raises SpecError where the command line or the files plan something else."""
+    run, fleet_text, planned, done = open_for_resume(args.resume)
+    where = f"{args.resume}/run.json"
+    experiment = _override(_experiment_from_json(run.get("experiment_spec"), where), args)
+    fleet = parse_fleet(fleet_text, f"{args.resume}/fleet.toml", cores=int(run.get("cores", available_cores())))
+    if args.fleet is not None and load_fleet(args.fleet, cores=available_cores()).text != fleet_text:
+        raise SpecError(
+            f"--resume {args.resume}: fleet '{args.fleet}' is not the fleet of that run.",
+            remedy="Leave the fleet out, or start a new run without --resume.",
+        )
+    if args.experiment is not None:
+        raise UsageError("--resume and --experiment do not go together: a run keeps its experiment.")
+    workload = load_workload(experiment.workload)
+    tasks = make_plan(fleet, experiment, workload.defaults)
+    if [task.id for task in tasks] != [row["task"] for row in planned]:
+        raise SpecError(
+            f"--resume {args.resume}: the plan has changed: {_plan_difference(tasks, planned)}.",
+            remedy="Resume without flags that change the plan, or start a new run.",
+        )
+    return Job(RunSpec(fleet, experiment, tasks), workload, "", args.resume, done)
+
+
+def _plan_difference(tasks: Sequence[Task], planned: Sequence[dict[str, Any]]) -> str:
+    if len(tasks) != len(planned):
+        return f"{len(tasks)} tasks now, {len(planned)} then"
+    for task, row in zip(tasks, planned, strict=True):
+        now = json.loads(json.dumps(task.row()))
+        for name, value in now.items():
+            if name != "task" and value != row.get(name):
+                return f"task {row['task']} has {name} = {value} now, {row.get(name)} then"
+    return "plan.jsonl was edited"
+
+
+def _experiment_from_json(values: Any, where: str) -> ExperimentSpec:
+    if not isinstance(values, dict):
+        raise SpecError(f"{where} has no 'experiment_spec'.", remedy="Start a new run.")
+    try:
+        cutoffs = tuple(
+            CutoffEntry(**{**entry, "cutoff": Cutoff(**entry["cutoff"])}) for entry in values.get("cutoffs", [])
+        )
+        lists = {name: tuple(values[name]) for name in ("epochs", "seeds")}
+        clients = tuple(values["clients"]) if values.get("clients") else None
+        return check_experiment(ExperimentSpec(**{**values, **lists, "clients": clients, "cutoffs": cutoffs}), where)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise SpecError(f"{where}: 'experiment_spec' is damaged: {error}.", remedy="Start a new run.") from None

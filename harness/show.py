@@ -1,0 +1,137 @@
+"""What the command says before, instead of and after a run: the plan, the check, the closing summary."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from tabulate import tabulate
+
+from harness.engine import RunSpec
+from harness.host import available_cores
+from harness.launcher import launcher_class
+from harness.meter import HostMeter, choose
+from harness.plan import Task
+from harness.summary import summary_rows
+from profiler.clock import SystemClock
+from profiler.errors import PreconditionError
+from profiler.sensor import Probe
+
+
+def preamble(spec: RunSpec, meter: HostMeter) -> list[str]:
+    lines = [
+        f"fleet {spec.fleet.name}: {len(spec.fleet.devices)} clients; experiment {spec.experiment.name}: "
+        f"{len(spec.tasks)} tasks of workload {spec.experiment.workload}",
+        f"energy of this host: {meter.description}",
+    ]
+    lines += _better_sensors(meter)
+    wanted = sum(launcher_class(device.launcher).cores(device) for device in spec.fleet.devices)
+    if wanted > available_cores() + 1e-9:
+        lines.append(
+            f"note: the clients can use {wanted:g} cores, this host has {available_cores()}: they will slow each other"
+        )
+    lines += [f"cutoffs of {task.label}: {_cutoff_text(task)}" for task in spec.tasks if task.cutoffs]
+    return lines
+
+
+def _better_sensors(meter: HostMeter) -> list[str]:
+    """Where energy is only estimated: what stands in the way of measuring it."""
+    facts = meter.facts()
+    if "estimated" not in meter.description:
+        return []
+    return [
+        f"note: {sensor['name']} could measure it: {sensor['reason']} {sensor['remedy']}".rstrip()
+        for sensor in facts["sensors"]
+        if not sensor["available"]
+    ]
+
+
+def _cutoff_text(task: Task) -> str:
+    return ", ".join(
+        f"{name} {'none' if cutoff.tau_s == 0 else f'{cutoff.tau_s:.3f} s'} ({cutoff.kind})"
+        for name, cutoff in task.cutoffs.items()
+    )
+
+
+def print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    print(tabulate(summary_rows(summary), headers="keys", tablefmt="simple", disable_numparse=True))
+    for failure in summary["failures"]:
+        where = f"round {failure['round']}" if failure.get("round") else "outside rounds"
+        print(f"failed: {failure.get('device') or '-'} in {failure['phase']}, {where}: {failure['reason']}")
+    print(f"results: {summary['folder']}")
+
+
+def show_plan(spec: RunSpec, *, as_json: bool) -> None:
+    if as_json:
+        devices = [asdict(device) for device in spec.fleet.devices]
+        tasks = [task.row() for task in spec.tasks]
+        print(json.dumps({"fleet": spec.fleet.name, "devices": devices, "tasks": tasks}, indent=2, allow_nan=False))
+        return
+    print(
+        tabulate(
+            [
+                {"device": device.id, "launcher": device.launcher, "processor": device.processor, "shard": device.shard}
+                for device in spec.fleet.devices
+            ],
+            headers="keys",
+        )
+    )
+    rows = [
+        {
+            "task": task.id,
+            "workload": task.workload,
+            "E": task.epochs,
+            "C": task.clients,
+            "rounds": task.rounds,
+            "batch": task.batch_size,
+            "lr": task.lr,
+            "seed": task.seed,
+            "strategy": task.strategy,
+            "cutoffs": _cutoff_text(task) or "none",
+        }
+        for task in spec.tasks
+    ]
+    print()
+    print(tabulate(rows, headers="keys"))
+
+
+def check(spec: RunSpec, probes: list[Probe], *, as_json: bool) -> bool:
+    """Print what probing devices and sensors gave; whether a run could begin."""
+    required = {name for device in spec.fleet.devices for name in device.require}
+    chosen, problem = None, ""
+    try:
+        chosen = choose(probes, required)
+    except PreconditionError as error:
+        problem = str(error)
+    meter = HostMeter(probes, chosen, SystemClock(), rate_hz=spec.fleet.meter_rate_hz)
+    devices = []
+    for device in spec.fleet.devices:
+        outcome = launcher_class(device.launcher).check(device)
+        devices.append({"device": device.id, "processor": device.processor, "ok": outcome.ok, "detail": outcome.detail})
+    sensors = meter.facts()["sensors"]
+    if as_json:
+        report = {"devices": devices, "sensors": sensors, "meter": meter.description, "problem": problem or None}
+        print(json.dumps(report, indent=2))
+    else:
+        print(tabulate(devices, headers="keys"))
+        print()
+        print(tabulate([_sensor_line(sensor) for sensor in sensors], headers="keys"))
+        print(f"\nenergy of this host: {meter.description}")
+    if problem:
+        print(f"error: {problem}", file=sys.stderr)
+    return not problem and all(device["ok"] for device in devices)
+
+
+def _sensor_line(sensor: dict[str, Any]) -> dict[str, str]:
+    if sensor["available"]:
+        return {
+            "sensor": sensor["name"],
+            "state": sensor["provenance"],
+            "detail": f"rails {', '.join(sensor['rails'])}",
+        }
+    return {"sensor": sensor["name"], "state": "unavailable", "detail": f"{sensor['reason']} {sensor['remedy']}"}
