@@ -51,9 +51,8 @@ class WeightedMean:
 
 
 def _as_type(mean: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> Array:
-    if dtype.kind == "f":
-        return np.asarray(mean).astype(dtype)
-    return np.rint(mean).astype(dtype)
+    whole = mean if dtype.kind == "f" else np.rint(mean)
+    return np.asarray(whole).astype(dtype)  # a tensor of no dimensions divides into a scalar
 
 
 def _weight(device: str, update: FitRes) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -59,7 +59,8 @@ def test_outside_of_a_fit_only_iterates() -> None:
     assert list(batches) == [1, 2, 3]
     assert list(batches) == [1, 2, 3]
     assert len(batches) == 3
-    assert tqdm(batches, disable=True).total is None or len(tqdm(batches, disable=True)) == 3
+    assert len(tqdm(batches, disable=True)) == 3
+    assert list(steps(iter([4, 5]))) == [4, 5]
 
 
 def test_length_of_a_stream_is_refused_as_the_loader_does() -> None:
@@ -121,9 +122,10 @@ def test_work_that_is_finished_at_the_cutoff_is_completed(loader: Iterable[int])
     assert (training.control.steps_done, training.control.stopped_by) == (3, "completed")
 
 
-def test_a_stream_stops_too_and_has_no_plan() -> None:
+@pytest.mark.parametrize("make", [Unsized, lambda length: iter(range(length))], ids=["refuses", "iterator"])
+def test_a_stream_stops_too_and_has_no_plan(make: Callable[[int], Iterable[int]]) -> None:
     training = Training(repeat(1.0), cutoff_s=3.0)
-    training.run(Unsized(5))
+    training.run(make(5))
     control = training.control
     assert (control.steps_done, control.steps_planned, control.stopped_by) == (3, None, "cutoff")
 
