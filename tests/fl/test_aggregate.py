@@ -208,3 +208,13 @@ def test_float64_models_are_bounded_far_below_overflow() -> None:
     result = mean.result()
     assert result is not None
     assert result.arrays[0].tolist() == [float(np.float32(3e38))]
+
+
+def test_large_tensors_in_any_memory_order() -> None:
+    rng = np.random.default_rng(2)
+    arrays = [rng.random((301, 257)), np.asfortranarray(rng.random((301, 257))), rng.random((257, 301)).T]
+    got = mean_of(
+        params(np.zeros((301, 257))), [update(weight, array) for weight, array in zip((1, 2, 5), arrays, strict=True)]
+    )
+    expected = np.average(np.stack(arrays), axis=0, weights=[1, 2, 5])
+    np.testing.assert_allclose(got[0], expected, rtol=1e-14)
