@@ -1,0 +1,145 @@
+"""The digits workload: real data, a fixed test set, accuracy that grows with local work, and nothing global."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from fl.messages import Array, FitRes, Parameters
+from fl.partition import partition
+from fl.steps import StepControl
+from fl.strategies.fedavg import FedAvg
+from fl.workload import Partition, load_workload
+from fl.workloads.digits import Digits
+from profiler.clock import FakeClock
+from profiler.errors import UsageError
+
+THIRDS = Partition("iid", 3)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Iterator[Digits]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # steps this small only lose by more, above all on a busy machine
+    yield Digits()
+    torch.set_num_threads(threads)
+
+
+def test_the_held_out_fifth_is_stratified_and_apart(digits: Digits) -> None:
+    train, test = digits._data
+    assert (len(train), len(test)) == (1437, 360)
+    assert np.bincount(test.labels).tolist() == pytest.approx([36] * 10, abs=1)
+    assert (float(train.images.min()), float(train.images.max())) == (0.0, 1.0)
+    assert train.images.shape[1:] == (1, 8, 8)
+    assert torch.equal(Digits()._data[1].images, test.images)
+
+
+def test_shards_are_those_of_the_partition(digits: Digits) -> None:
+    expected = partition(digits._data[0].labels.numpy(), THIRDS)
+    for shard in range(3):
+        assert digits.client(shard, THIRDS).get_properties({})["examples"] == len(expected[shard]) == 479
+
+
+def train(digits: Digits, epochs: int, rounds: int) -> list[float]:
+    """Accuracy on the test set after each round of three clients."""
+    strategy = FedAvg(epochs=epochs, batch_size=digits.defaults.batch_size, lr=digits.defaults.lr)
+    clients = [digits.client(shard, THIRDS) for shard in range(3)]
+    parameters, accuracies = Parameters(tuple(digits.initial_parameters(0))), []
+    for round_ in range(1, rounds + 1):
+        aggregator = strategy.aggregator(round_, parameters)
+        for shard, client in enumerate(clients):
+            config = {"round": round_, "epochs": epochs, "batch_size": 16, "lr": digits.defaults.lr, "seed": 0}
+            arrays, examples, metrics = client.fit(list(parameters.arrays), config)
+            aggregator.fold(str(shard), FitRes(Parameters(tuple(arrays)), examples, metrics))
+        folded = aggregator.result()
+        assert folded is not None
+        parameters = folded
+        accuracies.append(digits.evaluate(list(parameters.arrays))[1])
+    return accuracies
+
+
+def test_more_local_epochs_learn_more(digits: Digits) -> None:
+    one = train(digits, epochs=1, rounds=digits.defaults.rounds)
+    five = train(digits, epochs=5, rounds=1)
+    assert 0.70 <= one[-1] <= 0.92
+    assert five[0] > 0.88 > one[0]
+    assert five[0] > one[-1]  # as many steps a client, and more
+
+
+def test_global_generators_are_left_alone(digits: Digits) -> None:
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tobytes()  # type: ignore[union-attr]
+    client = digits.client(0, THIRDS)
+    client.fit(digits.initial_parameters(1), {"epochs": 1, "batch_size": 256})
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.random.get_state()[1].tobytes() == numpy_state  # type: ignore[union-attr]
+
+
+def test_initial_weights_have_the_layers_spread(digits: Digits) -> None:
+    arrays = digits.initial_parameters(5)
+    assert sum(array.size for array in arrays) == 338_058
+    fan_ins = [9, 9, 64 * 9, 64 * 9, 2048, 2048, 128, 128]
+    for array, fan_in in zip(arrays, fan_ins, strict=True):
+        assert np.abs(array).max() <= fan_in**-0.5 * (1 + 1e-6)
+    assert float(arrays[4].std()) == pytest.approx((3 * 2048) ** -0.5, rel=0.02)
+
+
+def order_of_first_epoch(digits: Digits, shard: int, **config: int) -> list[int]:
+    client = Digits.client(digits, shard, THIRDS)
+    return torch.cat(client._batches({"batch_size": 16, **config}, 0)).tolist()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_shuffling_follows_from_seed_round_and_shard(digits: Digits) -> None:
+    base = order_of_first_epoch(digits, 0, seed=1, round=1)
+    assert sorted(base) == list(range(479))
+    assert order_of_first_epoch(digits, 0, seed=1, round=1) == base
+    for other in (
+        order_of_first_epoch(digits, 0, seed=2, round=1),
+        order_of_first_epoch(digits, 0, seed=1, round=2),
+        order_of_first_epoch(digits, 1, seed=1, round=1),
+    ):
+        assert other != base
+
+
+def test_an_epoch_that_the_cutoff_leaves_out_hides_no_metrics(digits: Digits) -> None:
+    class Ticking(FakeClock):
+        def monotonic_ns(self) -> int:
+            self.advance(0.01)
+            return super().monotonic_ns()
+
+    # 2 steps an epoch, and three looks at the clock a step: the cutoff falls into the second epoch's first step
+    control = StepControl(Ticking(), cutoff_s=0.08, epochs=3)
+    with control.active():
+        _, _, metrics = digits.client(0, THIRDS).fit(digits.initial_parameters(0), {"epochs": 3, "batch_size": 240})
+    assert (control.stopped_by, control.steps_done, control.steps_planned) == ("cutoff", 2, 6)
+    assert isinstance(metrics["loss"], float)
+    assert np.isfinite(metrics["loss"])
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [({"epochs": 0}, "'epochs' must be at least 1"), ({"batch_size": 0}, "'batch_size'"), ({"lr": "x"}, "'lr'")],
+)
+def test_refuses_a_senseless_config(digits: Digits, config: dict[str, int | str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        digits.client(0, THIRDS).fit(digits.initial_parameters(0), config)
+
+
+def test_unknown_workload_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"no 'digit' among fedmeter.workloads: .*Did you mean 'digits'\?"):
+        load_workload("digit")
+    assert isinstance(load_workload("digits"), Digits)
+
+
+def same(left: list[Array], right: list[Array]) -> bool:
+    return all(np.array_equal(one, other) for one, other in zip(left, right, strict=True))
+
+
+def test_own_evaluation_is_of_the_own_shard(digits: Digits) -> None:
+    client = digits.client(2, THIRDS)
+    loss, examples, metrics = client.evaluate(digits.initial_parameters(0), {})
+    assert examples == 479
+    assert metrics["loss"] == loss
+    assert same(client.get_parameters({}), digits.initial_parameters(0))
