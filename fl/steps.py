@@ -58,7 +58,7 @@ class StepControl:
     """Times the steps of one fit and stops it before the step that would probably cross the cutoff.
 
     The cutoff (s; None or 0 for none) counts from entering `active()` on `clock`. Before each step but the first the
-    fit stops where elapsed + q95(step times so far, loading of the batch included) > cutoff. Checked after the step
+    fit stops where elapsed + q95(step times so far) > cutoff. Checked after the step
     instead, a fit would overshoot by (mu^2 + sigma^2) / (2 mu) on average, the mean residual life of renewal theory.
 
     Raises UsageError where cutoff or epochs make no sense.
@@ -108,7 +108,7 @@ class StepControl:
 
     @property
     def durations_s(self) -> tuple[float, ...]:
-        """Of each step: from handing out its batch to being asked for the next. `warmup_steps` come first."""
+        """Of each step: from asking for its batch to asking for the next, loading included. Warm-up comes first."""
         return tuple(self._durations_s)
 
     @property
@@ -131,11 +131,10 @@ class StepControl:
                 batch = next(iterator)
             except StopIteration:
                 return
-            handed_ns = self._clock.monotonic_ns()
             try:
                 yield batch
             finally:  # also where the loop is left early: the batch was handed out
-                self._finish_step(asked_ns, handed_ns)
+                self._finish_step(asked_ns)
 
     def _begin_epoch(self, loader: Iterable[T]) -> None:
         self.used = True
@@ -157,15 +156,15 @@ class StepControl:
         planned = self.steps_planned
         return next(iterator, _END) is not _END if planned is None else self.steps_done < planned
 
-    def _finish_step(self, asked_ns: int, handed_ns: int) -> None:
+    def _finish_step(self, asked_ns: int) -> None:
         if not self._is_active:  # an iterator that outlived the fit; nobody may change its steps any more
             return
-        ended_ns = self._clock.monotonic_ns()
-        self._durations_s.append((ended_ns - handed_ns) / 1e9)
+        duration_ns = self._clock.monotonic_ns() - asked_ns
+        self._durations_s.append(duration_ns / 1e9)
         if self.steps_done > WARMUP_STEPS:
-            self._cost_ns.add(ended_ns - asked_ns)
+            self._cost_ns.add(duration_ns)
         else:
-            self._warmup_cost_ns = max(self._warmup_cost_ns, ended_ns - asked_ns)
+            self._warmup_cost_ns = max(self._warmup_cost_ns, duration_ns)
 
 
 class Steps(Generic[T]):
