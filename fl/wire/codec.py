@@ -190,6 +190,11 @@ def encode_instruction(ins: Instruction) -> bytes:
     return _serialise(message)
 
 
+def carries_work(data: bytes) -> bool:
+    """Whether the bytes begin as a FitIns or EvaluateIns: known before decoding, which is already work to be timed."""
+    return len(data) > 0 and data[0] in (_FIT_INS << 3 | 2, _EVALUATE_INS << 3 | 2)
+
+
 def decode_instruction(data: bytes) -> Instruction:
     """Raises WireError for anything but one well-formed ServerMessage."""
     message = pb.ServerMessage()
