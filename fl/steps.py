@@ -134,7 +134,7 @@ class StepControl:
             handed_ns = self._clock.monotonic_ns()
             try:
                 yield batch
-            finally:  # also where the loop is left by break: the batch was used
+            finally:  # also where the loop is left early: the batch was handed out
                 self._finish_step(asked_ns, handed_ns)
 
     def _begin_epoch(self, loader: Iterable[T]) -> None:
@@ -158,7 +158,7 @@ class StepControl:
         return next(iterator, _END) is not _END if planned is None else self.steps_done < planned
 
     def _finish_step(self, asked_ns: int, handed_ns: int) -> None:
-        if not self._is_active:  # a step that raised: its generator is closed when the fit is over
+        if not self._is_active:  # an iterator that outlived the fit; nobody may change its steps any more
             return
         ended_ns = self._clock.monotonic_ns()
         self._durations_s.append((ended_ns - handed_ns) / 1e9)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from fl.messages import Config, FitRes, Parameters
+from fl.plugins import load_plugin
 from fl.proxy import ClientInfo
+from profiler.errors import UsageError
+
+ENTRY_POINT_GROUP = "fedmeter.strategies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +46,16 @@ class Strategy(Protocol):
     def configure_evaluate(self, round_: int, clients: Sequence[ClientInfo]) -> list[Assignment]: ...
 
     def aggregator(self, round_: int, parameters: Parameters) -> Aggregator: ...
+
+
+def load_strategy(name: str, **options: object) -> Strategy:
+    """The strategy of that name, made with these options.
+
+    Raises UsageError for an unknown name and for options that it does not take.
+    """
+    factory = cast(Callable[..., Strategy], load_plugin(ENTRY_POINT_GROUP, name))
+    try:
+        inspect.signature(factory).bind(**options)
+    except TypeError as error:
+        raise UsageError(f"strategy {name!r}: {error}.") from None
+    return factory(**options)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from fl.messages import Array, Config, Scalar
+from fl.plugins import load_plugin
+
+ENTRY_POINT_GROUP = "fedmeter.workloads"
 
 
 class NumPyClient(Protocol):
@@ -57,3 +61,8 @@ class Workload(Protocol):
     def evaluate(self, parameters: list[Array]) -> tuple[float, float]:
         """Loss and accuracy (0..1) of a model on the held-out test set."""
         ...
+
+
+def load_workload(name: str) -> Workload:
+    """The workload of that name. Raises UsageError for an unknown name, PreconditionError where an import fails."""
+    return cast(Callable[[], Workload], load_plugin(ENTRY_POINT_GROUP, name))()

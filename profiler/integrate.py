@@ -1,0 +1,396 @@
+"""Samples to joules, pure arithmetic: counter differences with wrap, trapezoids with interpolated edges, error bounds.
+
+Two ways in. `RailAccumulator` is fed sample by sample and keeps sums only, so a sampler can run for days in constant
+memory; the energy of a window is the difference of two of its marks. `integrate` works on a recorded trace and cuts
+the steps between samples at the window's own edges.
+
+Both treat a gap alike. Between two good power samples that are further apart than `max_gap_s` power is bridged
+linearly, and a counter that was reset is bridged at the power before it: the joules are there, so that no total is
+silently smaller, but the time counts as not covered and the bridged joules enter the error bound in full. A counter
+that could not be read for a while has lost nothing: its next difference spans the gap. Below `MIN_COVERAGE` a reading
+is `missing`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from profiler.quantities import EnergyReading, Rail, RailKind, Scope, add_energies
+
+MIN_COVERAGE = 0.5
+GAP_PERIODS = 3.0  # a power rail is bridged, not integrated, over more than this many sampling periods
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Joules of some stretch of time, and how well they are known.
+
+    `doubt_j` is the half-width of the limits around joules that were bridged; `sampling_j2` the sum of the squared
+    half-widths (J²) of what the trapezoid may have missed between samples.
+    """
+
+    energy_j: float = 0.0
+    doubt_j: float = 0.0
+    covered_s: float = 0.0
+    sampling_j2: float = 0.0
+
+    def plus(self, other: Tally) -> Tally:
+        return Tally(
+            self.energy_j + other.energy_j,
+            self.doubt_j + other.doubt_j,
+            self.covered_s + other.covered_s,
+            self.sampling_j2 + other.sampling_j2,
+        )
+
+    def minus(self, other: Tally) -> Tally:
+        return Tally(
+            self.energy_j - other.energy_j,
+            max(0.0, self.doubt_j - other.doubt_j),
+            max(0.0, self.covered_s - other.covered_s),
+            max(0.0, self.sampling_j2 - other.sampling_j2),
+        )
+
+
+def counter_difference(previous_j: float, current_j: float, wrap_j: float | None) -> float | None:
+    """Joules between two readings of a counter that wraps at most once between them; None where it ran backwards.
+
+    Exact to one counter unit (RAPL: 61 uJ) a wrap, since `wrap_j` is the modulus: the range plus one unit.
+    """
+    difference_j = current_j - previous_j
+    if difference_j < 0 and wrap_j is not None:
+        difference_j += wrap_j
+    return difference_j if difference_j >= 0 else None
+
+
+def step(
+    rail: Rail, dt_s: float, before: float, after: float, *, max_gap_s: float, last_power_w: float | None = None
+) -> tuple[Tally, str | None]:
+    """The joules between two neighbouring good samples, and the reason where they are bridged rather than known."""
+    if rail.kind is RailKind.COUNTER_J:
+        return _counter_step(rail, dt_s, before, after, last_power_w)
+    energy_j = (before + after) / 2 * dt_s
+    if dt_s > max_gap_s:
+        return Tally(energy_j, abs(energy_j)), f"no power sample for {dt_s:.3g} s"
+    return Tally(energy_j, 0.0, dt_s, ((after - before) * dt_s / 2) ** 2), None
+
+
+def _counter_step(
+    rail: Rail, dt_s: float, before: float, after: float, last_power_w: float | None
+) -> tuple[Tally, str | None]:
+    difference_j = counter_difference(before, after, rail.wrap_j)
+    if difference_j is not None and not (after < before and _is_implausible(rail, difference_j, dt_s)):
+        return Tally(difference_j, 0.0, dt_s), None
+    bridged_j = (last_power_w or 0.0) * dt_s
+    doubt_j = bridged_j if last_power_w is not None else (rail.max_power_w or 0.0) * dt_s
+    return Tally(bridged_j, doubt_j), f"counter_reset: from {before:.6g} J to {after:.6g} J within {dt_s:.3g} s"
+
+
+def _is_implausible(rail: Rail, difference_j: float, dt_s: float) -> bool:
+    """Whether a wrapped difference needs more than twice the rail's power limit: then the counter was reset.
+
+    A reading can be stale by the edge jitter at both ends, so very short steps are judged over that time as well.
+    """
+    if rail.max_power_w is None:
+        return False
+    return difference_j > 2 * rail.max_power_w * (dt_s + 2 * rail.edge_jitter_s) + rail.resolution
+
+
+def error_bound(
+    rail: Rail,
+    energy_j: float,
+    duration_s: float,
+    edge_power_w: tuple[float, float],
+    doubt_j: float = 0.0,
+    sampling_j2: float = 0.0,
+) -> float:
+    """Expanded uncertainty in J, coverage factor k = 2, of the energy of one rail over one window.
+
+    Every contribution is known by its limits ±a and taken as rectangular, so its standard uncertainty is a/√3
+    (JCGM 100:2008, 4.3.7 and 6.2): the gain on the whole energy, the offset over the whole time, the resolution (of a
+    counter at both edges; of a power reading half a digit over the whole time, since rounding of a steady power does
+    not average out), the staleness of the reading at both edges times the power there, what was bridged across gaps,
+    and what a trapezoid may miss between two samples that differ.
+    """
+    resolution_j = math.sqrt(2) * rail.resolution
+    if rail.kind is RailKind.POWER_W:
+        resolution_j = rail.resolution / 2 * duration_s
+    limits_j = (
+        rail.gain_err * energy_j,
+        rail.offset_err_w * duration_s,
+        resolution_j,
+        rail.edge_jitter_s * edge_power_w[0],
+        rail.edge_jitter_s * edge_power_w[1],
+        doubt_j,
+    )
+    return 2 * math.sqrt((math.fsum(limit_j**2 for limit_j in limits_j) + sampling_j2) / 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The state of an accumulator at one moment: everything summed since its first good sample.
+
+    `pending_j` is what a rail that cannot be read right now is presumed to have drawn since its last good sample.
+    """
+
+    t_ns: int
+    tally: Tally
+    pending_j: float
+    n_samples: int
+    power_w: float | None
+
+    @property
+    def energy_j(self) -> float:
+        return self.tally.energy_j + self.pending_j
+
+
+class RailAccumulator:
+    """Streaming sums of one rail. Not thread-safe: the sampler holds its lock around it.
+
+    `max_gap_s` is the longest time between power samples that still counts as covered.
+    """
+
+    __slots__ = ("_last", "_max_gap_s", "_n_samples", "_now_ns", "_power_w", "_tally", "rail")
+
+    def __init__(self, rail: Rail, max_gap_s: float = math.inf) -> None:
+        self.rail = rail
+        self._max_gap_s = max_gap_s
+        self._last: tuple[int, float] | None = None
+        self._now_ns = 0
+        self._power_w: float | None = None
+        self._n_samples = 0
+        self._tally = Tally()
+
+    def add(self, t_ns: int, value: float | None) -> str | None:
+        """Take one sample (J or W by the rail's kind, None: not read); says why where joules had to be bridged.
+
+        Raises ValueError where time runs backwards.
+        """
+        if self._last is not None and t_ns < self._last[0]:
+            raise ValueError(f"{self.rail.name}: sample at {t_ns} ns after one at {self._last[0]} ns")
+        self._now_ns = t_ns
+        if value is None or not math.isfinite(value):
+            return "no reading"
+        reason = None if self._last is None else self._advance(*self._last, t_ns, value)
+        if self.rail.kind is RailKind.POWER_W:
+            self._power_w = value
+        self._last = (t_ns, value)
+        self._n_samples += 1
+        return reason
+
+    def _advance(self, before_ns: int, before: float, t_ns: int, value: float) -> str | None:
+        dt_s = (t_ns - before_ns) / 1e9
+        tally, reason = step(self.rail, dt_s, before, value, max_gap_s=self._max_gap_s, last_power_w=self._power_w)
+        self._tally = self._tally.plus(tally)
+        if dt_s > 0 and reason is None:
+            self._power_w = tally.energy_j / dt_s
+        return reason
+
+    @property
+    def energy_j(self) -> float | None:
+        """Cumulative joules since the first good sample; None where the rail could not be read just now."""
+        is_current = self._last is not None and self._last[0] == self._now_ns
+        return self._tally.energy_j if is_current else None
+
+    def mark(self) -> Mark | None:
+        """The sums as they stand at the last sample taken, good or not; None before the first good one."""
+        if self._last is None:
+            return None
+        stale_s = (self._now_ns - self._last[0]) / 1e9
+        pending_j = (self._power_w or 0.0) * stale_s
+        return Mark(self._now_ns, self._tally, pending_j, self._n_samples, self._power_w)
+
+
+def between(
+    rail: Rail, opened: Mark | None, closed: Mark | None, *, max_gap_s: float, reason: str | None = None
+) -> EnergyReading:
+    """The reading of the window between two marks of one accumulator; the opening sample counts as inside."""
+    if opened is None or closed is None:
+        return EnergyReading.missing(rail.name, rail.scope, reason or "the rail gave no reading when the window opened")
+    drawn = closed.tally.minus(opened.tally)
+    tally = replace(
+        drawn,
+        energy_j=closed.energy_j - opened.energy_j,
+        doubt_j=drawn.doubt_j + abs(closed.pending_j) + abs(opened.pending_j),
+    )
+    return _reading(
+        rail,
+        tally,
+        duration_s=(closed.t_ns - opened.t_ns) / 1e9,
+        edge_power_w=(opened.power_w, closed.power_w),
+        n_samples=closed.n_samples - opened.n_samples + 1,
+        max_gap_s=max_gap_s,
+        reason=reason,
+    )
+
+
+def _reading(
+    rail: Rail,
+    tally: Tally,
+    *,
+    duration_s: float,
+    edge_power_w: tuple[float | None, float | None],
+    n_samples: int,
+    max_gap_s: float,
+    reason: str | None,
+) -> EnergyReading:
+    coverage = min(1.0, tally.covered_s / duration_s) if duration_s > 0 else 1.0
+    if coverage < MIN_COVERAGE:
+        why = f"only {coverage:.0%} of {duration_s:.3g} s were covered by samples"
+        return replace(
+            EnergyReading.missing(rail.name, rail.scope, f"{why}: {reason}" if reason else why),
+            n_samples=n_samples,
+            coverage=coverage,
+            max_gap_s=max_gap_s,
+        )
+    mean_w = abs(tally.energy_j) / duration_s if duration_s > 0 else 0.0
+    first_w, last_w = (max(mean_w, abs(power_w or 0.0)) for power_w in edge_power_w)
+    return EnergyReading(
+        rail=rail.name,
+        energy_j=tally.energy_j,
+        energy_err_j=error_bound(rail, tally.energy_j, duration_s, (first_w, last_w), tally.doubt_j, tally.sampling_j2),
+        provenance=rail.provenance,
+        scope=rail.scope,
+        n_samples=n_samples,
+        effective_hz=max(0, n_samples - 1) / duration_s if duration_s > 0 else 0.0,
+        coverage=coverage,
+        max_gap_s=max_gap_s,
+        reason=reason,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """The time between two neighbouring good samples of a trace."""
+
+    start_ns: int
+    end_ns: int
+    before: float
+    after: float
+    tally: Tally
+    reason: str | None
+
+    @property
+    def duration_s(self) -> float:
+        return (self.end_ns - self.start_ns) / 1e9
+
+    @property
+    def mean_power_w(self) -> float:
+        return self.tally.energy_j / self.duration_s if self.end_ns > self.start_ns else 0.0
+
+
+def integrate(
+    rail: Rail,
+    samples: Iterable[tuple[int, float | None]],
+    t0_ns: int,
+    t1_ns: int,
+    *,
+    max_gap_s: float | None = None,
+) -> EnergyReading:
+    """The energy of a recorded trace of `(t_ns, value)` between two moments, which need not be sample times.
+
+    Edges are interpolated: linearly in power, linearly in a counter. Outside the trace the nearest power is held, and
+    that time counts as not covered. `max_gap_s` defaults to three times the trace's median period. Energy is additive
+    over a split window. Raises ValueError where the window or the trace runs backwards.
+    """
+    if t1_ns < t0_ns:
+        raise ValueError(f"{rail.name}: window ends at {t1_ns} ns, before it starts at {t0_ns} ns")
+    good = [(t_ns, value) for t_ns, value in samples if value is not None and math.isfinite(value)]
+    if len(good) < 2:
+        return EnergyReading.missing(rail.name, rail.scope, f"{len(good)} good samples; at least 2 are needed")
+    stretches = _stretches(rail, good, max_gap_s)
+    inside = [_clip(rail, stretch, t0_ns, t1_ns) for stretch in stretches]
+    head, tail = _outside(rail, stretches, t0_ns, t1_ns)
+    tally = Tally(
+        math.fsum([part.energy_j for part in inside] + [head.energy_j, tail.energy_j]),
+        math.fsum([part.doubt_j for part in inside] + [head.doubt_j, tail.doubt_j]),
+        math.fsum(part.covered_s for part in inside),
+        math.fsum(part.sampling_j2 for part in inside),
+    )
+    reasons = dict.fromkeys(s.reason for s in stretches if s.reason and s.end_ns > t0_ns and s.start_ns < t1_ns)
+    return _reading(
+        rail,
+        tally,
+        duration_s=(t1_ns - t0_ns) / 1e9,
+        edge_power_w=(_power_at(rail, stretches, t0_ns), _power_at(rail, stretches, t1_ns)),
+        n_samples=sum(t0_ns <= t_ns <= t1_ns for t_ns, _ in good),
+        max_gap_s=_longest_gap_s(good, t0_ns, t1_ns),
+        reason="; ".join(list(reasons)[:4]) or None,
+    )
+
+
+def _stretches(rail: Rail, good: Sequence[tuple[int, float]], max_gap_s: float | None) -> list[_Stretch]:
+    periods_s = [(after[0] - before[0]) / 1e9 for before, after in itertools.pairwise(good)]
+    if min(periods_s) < 0:
+        raise ValueError(f"{rail.name}: the trace runs backwards in time")
+    limit_s = GAP_PERIODS * statistics.median(periods_s) if max_gap_s is None else max_gap_s
+    stretches: list[_Stretch] = []
+    power_w: float | None = None
+    for (start_ns, before), (end_ns, after), dt_s in zip(good, good[1:], periods_s, strict=False):
+        tally, reason = step(rail, dt_s, before, after, max_gap_s=limit_s, last_power_w=power_w)
+        stretches.append(_Stretch(start_ns, end_ns, before, after, tally, reason))
+        if dt_s > 0 and reason is None:
+            power_w = tally.energy_j / dt_s
+    return stretches
+
+
+def _clip(rail: Rail, stretch: _Stretch, t0_ns: int, t1_ns: int) -> Tally:
+    """The part of a stretch that lies within the window."""
+    lo_ns, hi_ns = max(stretch.start_ns, t0_ns), min(stretch.end_ns, t1_ns)
+    if (lo_ns, hi_ns) == (stretch.start_ns, stretch.end_ns):
+        return stretch.tally
+    if hi_ns <= lo_ns:
+        return Tally()
+    whole, part_s = stretch.tally, (hi_ns - lo_ns) / 1e9
+    fraction = part_s / stretch.duration_s
+    energy_j = whole.energy_j * fraction
+    sampling_j2 = whole.sampling_j2 * fraction
+    if rail.kind is RailKind.POWER_W:
+        energy_j = (_line(stretch, lo_ns) + _line(stretch, hi_ns)) / 2 * part_s
+    else:  # where within the step a counter rose is not known: ± half of it at the middle, nothing at its ends
+        sampling_j2 += (2 * fraction * (1 - fraction) * whole.energy_j) ** 2
+    return Tally(energy_j, whole.doubt_j * fraction, whole.covered_s * fraction, sampling_j2)
+
+
+def _line(stretch: _Stretch, t_ns: int) -> float:
+    fraction = (t_ns - stretch.start_ns) / (stretch.end_ns - stretch.start_ns)
+    return stretch.before + (stretch.after - stretch.before) * fraction
+
+
+def _power_at(rail: Rail, stretches: Sequence[_Stretch], t_ns: int) -> float:
+    """Power at a moment, the nearest known one outside the trace."""
+    stretch = next((s for s in stretches if t_ns <= s.end_ns), stretches[-1])
+    if rail.kind is RailKind.COUNTER_J:
+        return stretch.mean_power_w
+    if stretch.end_ns == stretch.start_ns:
+        return stretch.after
+    return _line(stretch, min(max(t_ns, stretch.start_ns), stretch.end_ns))
+
+
+def _outside(rail: Rail, stretches: Sequence[_Stretch], t0_ns: int, t1_ns: int) -> tuple[Tally, Tally]:
+    first_ns, last_ns = stretches[0].start_ns, stretches[-1].end_ns
+    head_s = max(0, min(first_ns, t1_ns) - t0_ns) / 1e9
+    tail_s = max(0, t1_ns - max(last_ns, t0_ns)) / 1e9
+    head_j = _power_at(rail, stretches, first_ns) * head_s
+    tail_j = _power_at(rail, stretches, last_ns) * tail_s
+    return Tally(head_j, abs(head_j)), Tally(tail_j, abs(tail_j))
+
+
+def _longest_gap_s(good: Sequence[tuple[int, float]], t0_ns: int, t1_ns: int) -> float:
+    """The longest time within the window without a sample; the window's edges are no samples."""
+    times_ns = [t0_ns, *(t_ns for t_ns, _ in good if t0_ns < t_ns < t1_ns), t1_ns]
+    return max(after - before for before, after in itertools.pairwise(times_ns)) / 1e9
+
+
+def total(
+    readings: Sequence[EnergyReading], names: Sequence[str], scope: Scope, *, rail: str = "total"
+) -> EnergyReading:
+    """The device total: the sum of the named rails. Missing, with the reason, where one of them is."""
+    by_name = {reading.rail: reading for reading in readings}
+    absent = [name for name in names if name not in by_name]
+    if absent:
+        return EnergyReading.missing(rail, scope, f"no reading of {', '.join(absent)}")
+    return add_energies(rail, scope, [by_name[name] for name in names])

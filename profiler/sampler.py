@@ -1,0 +1,245 @@
+"""One background thread a sensor: reads at a jittered rate, sums as it goes, keeps no samples, counts its own cost."""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from profiler.clock import Clock, SystemClock
+from profiler.errors import SensorError
+from profiler.integrate import GAP_PERIODS, RailAccumulator, between, total
+from profiler.quantities import EnergyReading
+from profiler.sensor import Available, Sensor
+
+_MAX_REASONS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One reading of every rail, in the order of `Available.rails`.
+
+    `t_ns` is the midpoint of the clock before and after the read. `values` are J or W by the rail's kind;
+    `energy_j` is cumulative and unwrapped since the sampler's first good sample. None: not read this time.
+    """
+
+    t_ns: int
+    values: tuple[float | None, ...]
+    energy_j: tuple[float | None, ...]
+
+
+class Sampler:
+    """Meters one sensor: `with Sampler(sensor) as sampler: window = sampler.open_window(); ...; window.close()`.
+
+    The times between samples are `1 / rate_hz` ± `jitter` of that, drawn from `random.Random(seed)`: a regular sampler
+    in step with a periodic load reads only its peaks or only its valleys. `rate_hz=0` starts no thread and samples at
+    the edges of windows only, which suits counters that cannot wrap between two edges; a power rail is then missing.
+
+    A read that fails becomes a gap, told by the coverage and the reason of the reading, never an exception.
+    `on_sample` is called for every sample under the sampler's lock, in the thread that took it. It must be quick, must
+    not raise and must not call the sampler.
+
+    Raises SensorError where the sensor is not available or cannot be opened, ValueError on a senseless rate or jitter.
+    """
+
+    def __init__(
+        self,
+        sensor: Sensor,
+        clock: Clock | None = None,
+        *,
+        rate_hz: float = 10.0,
+        jitter: float = 0.3,
+        seed: int = 0,
+        on_sample: Callable[[Sample], None] | None = None,
+    ) -> None:
+        if not (0 <= rate_hz < math.inf and 0 <= jitter < 1):
+            raise ValueError(f"rate_hz must be finite and >= 0 and jitter in 0..1, got {rate_hz} and {jitter}")
+        self.sensor = sensor
+        self.available = _available(sensor)
+        self.rate_hz = rate_hz
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._jitter = jitter
+        self._random = random.Random(seed)
+        self._on_sample = on_sample
+        # Without a thread no power rail is covered; its cumulative joules are bridged all the same.
+        max_gap_s = GAP_PERIODS / rate_hz if rate_hz > 0 else 0.0
+        self._rails = tuple(RailAccumulator(rail, max_gap_s) for rail in self.available.rails)
+        self._windows: weakref.WeakSet[Window] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._halt = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._is_open = False
+        self._thread_cost_s = 0.0
+        self._edge_cost_s = 0.0
+        self._failure: str | None = None  # why the last read gave nothing
+
+    @property
+    def cost_s(self) -> float:
+        """CPU seconds the sampler itself has used: its thread, and the samples taken in other threads."""
+        return self._thread_cost_s + self._edge_cost_s
+
+    @property
+    def is_running(self) -> bool:
+        return self._is_open
+
+    def start(self) -> None:
+        """Open the sensor, take a first sample and start the thread. Does nothing where it runs already."""
+        with self._lock:
+            if self._is_open:
+                return
+            try:
+                self.sensor.open()
+            except OSError as error:
+                raise SensorError(f"{self.sensor.name}: cannot be opened: {error}.") from error
+            self._is_open = True
+        self.sample_now()
+        if self.rate_hz > 0:
+            self._halt.clear()
+            self._thread = threading.Thread(target=self._run, name=f"profiler-{self.sensor.name}", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread and close the sensor. Windows that are still open lose coverage from here on."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._halt.set()
+            thread.join()
+        if self._is_open:
+            self.sample_now()
+            with self._lock:
+                self._is_open = False
+                self.sensor.close()
+
+    def __enter__(self) -> Sampler:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def sample_now(self) -> Sample:
+        """Read in the calling thread; the sample counts like any other."""
+        before_s = time.thread_time()
+        with self._lock:
+            sample = self._sample()
+            self._edge_cost_s += time.thread_time() - before_s
+        return sample
+
+    def open_window(self) -> Window:
+        """Start of a stretch of time whose energy is wanted; takes a sample at this edge. Never raises."""
+        before_s = time.thread_time()
+        with self._lock:
+            sample = self._sample()
+            window = Window(self, sample, self._rails, self._failure)
+            self._windows.add(window)
+            self._edge_cost_s += time.thread_time() - before_s
+        return window
+
+    def total(self, readings: Sequence[EnergyReading]) -> EnergyReading:
+        """The sensor's total of one window's readings."""
+        return total(readings, self.available.total, self.available.scope)
+
+    def _close(self, window: Window) -> tuple[EnergyReading, ...]:
+        before_s = time.thread_time()
+        with self._lock:
+            sample = self._sample()
+            self._windows.discard(window)
+            readings = window._read(sample, self._rails)
+            self._edge_cost_s += time.thread_time() - before_s
+        return readings
+
+    def _run(self) -> None:
+        due_ns = time.monotonic_ns()  # real time paces the thread, whatever clock stamps the samples
+        while True:
+            factor = 1 + self._random.uniform(-self._jitter, self._jitter)
+            due_ns = max(due_ns + round(factor / self.rate_hz * 1e9), time.monotonic_ns())
+            if self._halt.wait((due_ns - time.monotonic_ns()) / 1e9):
+                return
+            with self._lock:
+                self._sample()
+                self._thread_cost_s = time.thread_time()
+
+    def _sample(self) -> Sample:
+        """One sample; the caller holds the lock."""
+        before_ns = self._clock.monotonic_ns()
+        values = self._read_values()
+        t_ns = (before_ns + self._clock.monotonic_ns()) // 2
+        bridged = [rail.add(t_ns, value) for rail, value in zip(self._rails, values, strict=True)]
+        sample = Sample(t_ns, values, tuple(rail.energy_j for rail in self._rails))
+        for window in self._windows:
+            window._note(sample, bridged, self._failure)
+        if self._on_sample is not None:
+            self._on_sample(sample)
+        return sample
+
+    def _read_values(self) -> tuple[float | None, ...]:
+        try:
+            values = self._checked(self.sensor.read() if self._is_open else None)
+        except (SensorError, OSError, ValueError) as error:
+            self._failure = f"{self.sensor.name}: {str(error) or type(error).__name__}"
+            return (None,) * len(self._rails)
+        self._failure = None
+        return values
+
+    def _checked(self, values: Sequence[float | None] | None) -> tuple[float | None, ...]:
+        if values is None:
+            raise ValueError("the sampler was not running")
+        if len(values) != len(self._rails):
+            raise ValueError(f"{len(values)} values for {len(self._rails)} rails")
+        return tuple(value if value is not None and math.isfinite(value) else None for value in values)
+
+
+def _available(sensor: Sensor) -> Available:
+    outcome = sensor.probe()
+    if isinstance(outcome, Available):
+        return outcome
+    raise SensorError(f"{sensor.name}: {outcome.reason}", remedy=outcome.remedy)
+
+
+class Window:
+    """A stretch of time on one sampler, from `Sampler.open_window` to `close`."""
+
+    def __init__(self, sampler: Sampler, opened: Sample, rails: Sequence[RailAccumulator], failure: str | None) -> None:
+        self.sampler = sampler
+        self.opened_ns = opened.t_ns
+        self._marks = tuple(rail.mark() for rail in rails)
+        self._seen_ns = [opened.t_ns] * len(rails)
+        self._max_gap_ns = [0] * len(rails)
+        self._reasons: list[dict[str, None]] = [{failure: None} if failure else {} for _ in rails]
+        self._readings: tuple[EnergyReading, ...] | None = None
+
+    def close(self) -> tuple[EnergyReading, ...]:
+        """One reading a rail; takes a sample at this edge. Closing again gives the same. Never raises."""
+        if self._readings is None:
+            self._readings = self.sampler._close(self)
+        return self._readings
+
+    def _note(self, sample: Sample, bridged: Sequence[str | None], failure: str | None) -> None:
+        for i, value in enumerate(sample.values):
+            reason = failure or bridged[i]
+            if reason and len(self._reasons[i]) < _MAX_REASONS:
+                self._reasons[i][reason] = None
+            self._max_gap_ns[i] = max(self._max_gap_ns[i], sample.t_ns - self._seen_ns[i])
+            if value is not None:
+                self._seen_ns[i] = sample.t_ns
+
+    def _read(self, closed: Sample, rails: Sequence[RailAccumulator]) -> tuple[EnergyReading, ...]:
+        return tuple(
+            between(
+                rail.rail,
+                opened,
+                rail.mark(),
+                max_gap_s=max_gap_ns / 1e9,
+                reason="; ".join(reasons) or None,
+            )
+            for rail, opened, max_gap_ns, reasons in zip(
+                rails, self._marks, self._max_gap_ns, self._reasons, strict=True
+            )
+        )
