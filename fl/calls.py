@@ -178,8 +178,9 @@ class CallingProxy:
             raise ClientFailure(self._info.device, phase, reason)
         if reply.code is not Code.OK:
             raise ClientFailure(self._info.device, phase, reply.message or f"answered {reply.code.name}")
-        late, self._late_spans = self._late_spans, []
-        return Answer(reply, self._timing(received), (*late, *received.spans))
+        late = tuple(self._late_spans)
+        self._late_spans.clear()
+        return Answer(reply, self._timing(received), late + received.spans)
 
     async def _ask(self, phase: str, ins: Instruction, deadline_s: float | None) -> _Received:
         device = self._info.device

@@ -110,8 +110,8 @@ class InstrumentedClient:
         """One span; the dictionary is filled with its flat keys when it has closed."""
         flat: dict[str, Scalar] = {}
         control = StepControl(self.clock, cutoff_s=_cutoff_s(config), epochs=_epochs(config))
-        span = self.profiler.span(phase, **call_attributes(phase, config))
-        with span, control.active():
+        with self.profiler.span(phase) as span, control.active():
+            span.set(**call_attributes(phase, config))
             try:
                 yield span, flat
             finally:

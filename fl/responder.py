@@ -86,11 +86,11 @@ class Responder:
 
     def _send_work(self, ins: FitIns | EvaluateIns, reply: CallReply, received_ns: int) -> bytes:
         attributes = call_attributes(_CALLS[type(ins)], ins.config)
-        with self._client.profiler.span("send", **attributes) as span:
+        with self._client.profiler.span("send") as span:
             draft = _draft(ins, reply)
-            span.set(n_bytes=len(draft.body))
+            span.set(n_bytes=len(draft.body), **attributes)
         data = self._finish(draft, received_ns, ins.config)
-        self._wait.enter_context(self._client.profiler.span("wait", **attributes))
+        self._wait.enter_context(self._client.profiler.span("wait")).set(**attributes)
         return data
 
     def _finish(self, draft: codec.ReplyDraft, received_ns: int, config: Config) -> bytes:
@@ -113,7 +113,9 @@ class Responder:
             loss, num_examples, metrics = self._client.measured_evaluate(ins.parameters.copy(), ins.config)
             return EvaluateRes(loss, num_examples, metrics)
         if isinstance(ins, GetParametersIns):
-            return GetParametersRes(Parameters(tuple(np.asarray(array) for array in self._client.get_parameters(ins.config))))
+            return GetParametersRes(
+                Parameters(tuple(np.asarray(array) for array in self._client.get_parameters(ins.config)))
+            )
         return GetPropertiesRes(self._client.get_properties(ins.config))
 
 
