@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
-from fl.messages import EvaluateRes, FitRes, Parameters
-from fl.proxy import Answer
+from fl.messages import EvaluateIns, EvaluateRes, FitIns, FitRes, Parameters
+from fl.proxy import Answer, ClientInfo, ClientProxy
+from fl.strategy import Aggregator, Assignment, Strategy
+from profiler.clock import Clock
+from profiler.errors import ClientFailure, PreconditionError
 
 CallName = Literal["fit", "evaluate"]
+POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +55,170 @@ class RoundResult:
     @property
     def n_failures(self) -> int:
         return sum(call.failure is not None for call in self.calls)
+
+
+class Observer(Protocol):
+    """Told of every call as it starts and ends, for a display of who is being waited for. Must be quick."""
+
+    def call_started(self, round_: int, call: CallName, device: str) -> None: ...
+
+    def call_finished(self, round_: int, call: CallName, device: str, failure: str | None) -> None: ...
+
+
+class SilentObserver:
+    def call_started(self, round_: int, call: CallName, device: str) -> None:
+        pass
+
+    def call_finished(self, round_: int, call: CallName, device: str, failure: str | None) -> None:
+        pass
+
+
+async def run_rounds(
+    strategy: Strategy,
+    proxies: Callable[[], Sequence[ClientProxy]],
+    *,
+    parameters: Parameters,
+    rounds: Iterable[int],
+    clock: Clock,
+    evaluate: Callable[[Parameters], tuple[float, float]] | None = None,
+    min_clients: int = 1,
+    wait_s: float = 60.0,
+    observer: Observer | None = None,
+) -> AsyncIterator[RoundResult]:
+    """Train round by round, from `parameters` on; one result a round, as soon as it is over.
+
+    `proxies` is asked anew before each phase, so clients may come and go. `evaluate` gives loss and accuracy (0..1) of
+    a global model; it runs in a thread. A call that fails is recorded in its round, and the round goes on without it.
+    Raises PreconditionError where fewer than `min_clients` clients are ready within `wait_s`.
+    """
+    caller = _Caller(proxies, clock, observer or SilentObserver())
+    for round_ in rounds:
+        clients = await _ready_clients(proxies, min_clients, wait_s)
+        fit = _FitPhase(strategy.aggregator(round_, parameters), clock)
+        fit_calls, fit_window = await caller.fit(round_, strategy.configure_fit(round_, clients), parameters, fit)
+        began_ns = clock.monotonic_ns()
+        parameters = fit.aggregator.result() or parameters
+        loss, accuracy = (None, None) if evaluate is None else await asyncio.to_thread(evaluate, parameters)
+        server_ns = fit.folding_ns + clock.monotonic_ns() - began_ns
+        infos = [proxy.info for proxy in proxies() if proxy.is_ready]
+        evaluate_calls, evaluate_window = await caller.evaluate(
+            round_, strategy.configure_evaluate(round_, infos), parameters
+        )
+        yield RoundResult(
+            round=round_,
+            parameters=parameters,
+            calls=(*fit_calls, *evaluate_calls),
+            time_s=_length_s(fit_window) + (_length_s(evaluate_window) if evaluate_calls else 0.0),
+            fit_time_s=_length_s(fit_window),
+            server_s=server_ns / 1e9,
+            fit_window_ns=fit_window,
+            evaluate_window_ns=evaluate_window if evaluate_calls else None,
+            loss=loss,
+            accuracy=accuracy,
+            n_selected=len(fit_calls),
+            n_results=sum(call.failure is None for call in fit_calls),
+        )
+
+
+class _FitPhase:
+    """Folds updates in as they arrive, one at a time, and sums up what that takes."""
+
+    def __init__(self, aggregator: Aggregator, clock: Clock) -> None:
+        self.aggregator = aggregator
+        self.folding_ns = 0
+        self._clock = clock
+        self._turn = asyncio.Lock()
+
+    async def fold(self, device: str, answer: Answer[FitRes]) -> Answer[FitRes]:
+        """The answer without its parameters. Raises ClientFailure where the update is refused."""
+        async with self._turn:
+            began_ns = self._clock.monotonic_ns()
+            try:
+                await asyncio.to_thread(self.aggregator.fold, device, answer.result)
+            finally:
+                self.folding_ns += self._clock.monotonic_ns() - began_ns
+        return replace(answer, result=replace(answer.result, parameters=Parameters(())))
+
+
+class _Caller:
+    """Makes the calls of one phase concurrently, each with its own deadline."""
+
+    def __init__(self, proxies: Callable[[], Sequence[ClientProxy]], clock: Clock, observer: Observer) -> None:
+        self._proxies = proxies
+        self._clock = clock
+        self._observer = observer
+
+    async def fit(
+        self, round_: int, assignments: Sequence[Assignment], parameters: Parameters, phase: _FitPhase
+    ) -> tuple[list[CallRecord], tuple[int, int]]:
+        async def call(proxy: ClientProxy, assignment: Assignment) -> Answer[FitRes]:
+            answer = await proxy.fit(FitIns(parameters, assignment.config), assignment.deadline_s)
+            return await phase.fold(assignment.device, answer)
+
+        return await self._all(round_, "fit", assignments, call)
+
+    async def evaluate(
+        self, round_: int, assignments: Sequence[Assignment], parameters: Parameters
+    ) -> tuple[list[CallRecord], tuple[int, int]]:
+        async def call(proxy: ClientProxy, assignment: Assignment) -> Answer[EvaluateRes]:
+            return await proxy.evaluate(EvaluateIns(parameters, assignment.config), assignment.deadline_s)
+
+        return await self._all(round_, "evaluate", assignments, call)
+
+    async def _all(
+        self, round_: int, name: CallName, assignments: Sequence[Assignment], call: _Call
+    ) -> tuple[list[CallRecord], tuple[int, int]]:
+        """The records in the order of the assignments, and the window from the first instruction to the last result."""
+        began_ns = self._clock.monotonic_ns()
+        by_device = {proxy.info.device: proxy for proxy in self._proxies()}
+        records = await asyncio.gather(
+            *(self._one(round_, name, part, by_device.get(part.device), call) for part in assignments)
+        )
+        sent = [record.answer.timing.sent_ns for record in records if record.answer is not None]
+        received = [record.answer.timing.received_ns for record in records if record.answer is not None]
+        if not received:  # nothing was accepted: the time was spent all the same
+            return records, (began_ns, self._clock.monotonic_ns())
+        return records, (min(sent), max(received))
+
+    async def _one(
+        self, round_: int, name: CallName, assignment: Assignment, proxy: ClientProxy | None, call: _Call
+    ) -> CallRecord:
+        device = assignment.device
+        answer: Answer[FitRes] | Answer[EvaluateRes] | None = None
+        reason: str | None = None
+        self._observer.call_started(round_, name, device)
+        try:
+            if proxy is None:
+                raise ClientFailure(device, name, "the client has left")
+            answer = await call(proxy, assignment)
+        except ClientFailure as failure:
+            reason = failure.reason
+        self._observer.call_finished(round_, name, device, reason)
+        processor = "" if proxy is None else proxy.info.processor
+        return CallRecord(device, processor, name, dict(assignment.config), answer, reason)
+
+
+_Call = Callable[[ClientProxy, Assignment], Awaitable["Answer[FitRes] | Answer[EvaluateRes]"]]
+
+
+async def _ready_clients(
+    proxies: Callable[[], Sequence[ClientProxy]], min_clients: int, wait_s: float
+) -> list[ClientInfo]:
+    deadline_s = asyncio.get_running_loop().time() + wait_s
+    while True:
+        connected = list(proxies())
+        ready = [proxy.info for proxy in connected if proxy.is_ready]
+        if len(ready) >= min_clients:
+            return ready
+        if asyncio.get_running_loop().time() >= deadline_s:
+            busy = ", ".join(proxy.info.device for proxy in connected if not proxy.is_ready)
+            raise PreconditionError(
+                f"{len(ready)} of {min_clients} clients are ready after {wait_s:g} s"
+                f" (ready: {', '.join(info.device for info in ready) or 'none'}; busy: {busy or 'none'}).",
+                remedy="Start the missing clients, or ask for fewer.",
+            )
+        await asyncio.sleep(POLL_S)
+
+
+def _length_s(window_ns: tuple[int, int]) -> float:
+    return (window_ns[1] - window_ns[0]) / 1e9

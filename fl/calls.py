@@ -1,0 +1,278 @@
+"""What every proxy does around its transport: encode, exchange with a deadline, decode, time, name what failed.
+
+One instruction is outstanding at a time. An exchange whose deadline has passed goes on in the background: its late
+reply is dropped and counted, and the client is ready again. So a slow client stays connected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from fl.clock_offset import MAX_DRIFT, ClockOffset, split_communication
+from fl.messages import (
+    Code,
+    Config,
+    DisconnectRes,
+    EvaluateIns,
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    GetParametersIns,
+    GetParametersRes,
+    GetPropertiesIns,
+    GetPropertiesRes,
+    Instruction,
+    Parameters,
+    ReconnectIns,
+    Reply,
+    Scalar,
+)
+from fl.proxy import Answer, CallTiming, ClientInfo
+from fl.responder import HANDOVER_KEY, RECEIVED_KEY
+from fl.wire import codec
+from fl.wire.measurement import RECORD_KEY, decode_spans
+from profiler.errors import ClientFailure, WireError
+from profiler.records import SpanRecord
+
+# Above this size a message is encoded and decoded in a thread: 1 MB takes about 1 ms, and other clients wait for it.
+THREAD_BYTES = 1_000_000
+MAX_CACHED_MESSAGES = 8
+MAX_LATE_SPANS = 1_000
+_OWN_KEYS = frozenset({RECEIVED_KEY, HANDOVER_KEY, RECORD_KEY})
+
+_log = logging.getLogger("fl")
+
+R = TypeVar("R", GetPropertiesRes, GetParametersRes, FitRes, EvaluateRes)
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One reply, with the times on the server's clock: instruction handed over, whole reply there."""
+
+    data: bytes
+    sent_ns: int
+    received_ns: int
+
+
+class Transport(Protocol):
+    """Carries one instruction to one client and its reply back."""
+
+    async def exchange(self, data: bytes) -> Exchange:
+        """Raises TransportError, saying why, where no reply can come any more."""
+        ...
+
+    @property
+    def lost(self) -> str | None:
+        """Why nothing can be exchanged any more; None while it can."""
+        ...
+
+
+class TransportError(Exception):
+    """The way to a client broke. Becomes a ClientFailure, which knows device and phase."""
+
+
+class SharedEncoding:
+    """Encodes the model once a round for all clients, and each message once for all clients of equal config.
+
+    Keeps what belongs to the latest parameters only.
+    """
+
+    def __init__(self) -> None:
+        self._parameters: Parameters | None = None
+        self._part: asyncio.Future[bytes] | None = None
+        self._messages: dict[bytes, bytes] = {}
+
+    async def message(self, ins: Instruction) -> bytes:
+        """Raises WireError as `codec.encode_instruction`."""
+        if not isinstance(ins, (FitIns, EvaluateIns)):
+            return codec.encode_instruction(ins)
+        part = await self._encoded(ins.parameters)
+        encode = codec.encode_fit_ins if isinstance(ins, FitIns) else codec.encode_evaluate_ins
+        key = encode(b"", ins.config)
+        if self._parameters is not ins.parameters:  # newer ones came while these were encoded
+            return encode(part, ins.config)
+        if key not in self._messages:
+            if len(self._messages) >= MAX_CACHED_MESSAGES:
+                self._messages.clear()
+            self._messages[key] = encode(part, ins.config)
+        return self._messages[key]
+
+    async def _encoded(self, parameters: Parameters) -> bytes:
+        if self._part is None or self._parameters is not parameters:
+            self._messages.clear()
+            self._parameters = parameters
+            self._part = asyncio.ensure_future(_off_loop(parameters.n_bytes, codec.encode_parameters, parameters))
+        return await asyncio.shield(self._part)
+
+
+@dataclass(frozen=True, slots=True)
+class _Received:
+    """One reply, decoded, with our own keys and the span records taken out of its metrics."""
+
+    reply: Reply
+    own: Config
+    spans: tuple[SpanRecord, ...]
+    request_bytes: int
+    exchange: Exchange
+    reply_bytes: int
+
+
+class CallingProxy:
+    """A ClientProxy over any Transport. `on_change` is called whenever `is_ready` may have changed."""
+
+    def __init__(self, info: ClientInfo, transport: Transport, encoding: SharedEncoding | None = None) -> None:
+        self._info = info
+        self._transport = transport
+        self._encoding = encoding or SharedEncoding()
+        self._exchange: asyncio.Task[_Received] | None = None
+        self._is_abandoned = False
+        self._late_spans: list[SpanRecord] = []
+        self._offset = ClockOffset()
+        self.n_late_replies = 0
+        self.on_change: Callable[[], None] = lambda: None
+
+    @property
+    def info(self) -> ClientInfo:
+        return self._info
+
+    @property
+    def is_ready(self) -> bool:
+        return self._transport.lost is None and self._exchange is None
+
+    @property
+    def lost(self) -> str | None:
+        """Why this client is gone; None while it is connected."""
+        return self._transport.lost
+
+    def describe(self, properties: Mapping[str, object]) -> None:
+        """Add what the client told of itself to its info."""
+        self._info = replace(self._info, properties={**self._info.properties, **properties})
+
+    async def get_properties(self, ins: GetPropertiesIns, deadline_s: float | None) -> Answer[GetPropertiesRes]:
+        return await self._call("get_properties", ins, GetPropertiesRes, deadline_s)
+
+    async def get_parameters(self, ins: GetParametersIns, deadline_s: float | None) -> Answer[GetParametersRes]:
+        return await self._call("get_parameters", ins, GetParametersRes, deadline_s)
+
+    async def fit(self, ins: FitIns, deadline_s: float | None) -> Answer[FitRes]:
+        return await self._call("fit", ins, FitRes, deadline_s)
+
+    async def evaluate(self, ins: EvaluateIns, deadline_s: float | None) -> Answer[EvaluateRes]:
+        return await self._call("evaluate", ins, EvaluateRes, deadline_s)
+
+    async def farewell(self, seconds: int, deadline_s: float | None) -> None:
+        """Tell the client to leave, for good (0) or for some seconds, and await its goodbye. Raises ClientFailure."""
+        await self._ask("farewell", ReconnectIns(seconds), deadline_s)
+
+    async def _call(self, phase: str, ins: Instruction, kind: type[R], deadline_s: float | None) -> Answer[R]:
+        received = await self._ask(phase, ins, deadline_s)
+        reply = received.reply
+        if not isinstance(reply, kind):
+            reason = f"left: {reply.reason.name}" if isinstance(reply, DisconnectRes) else "answered another call"
+            raise ClientFailure(self._info.device, phase, reason)
+        if reply.code is not Code.OK:
+            raise ClientFailure(self._info.device, phase, reply.message or f"answered {reply.code.name}")
+        late = tuple(self._late_spans)
+        self._late_spans.clear()
+        return Answer(reply, self._timing(received), late + received.spans)
+
+    async def _ask(self, phase: str, ins: Instruction, deadline_s: float | None) -> _Received:
+        device = self._info.device
+        if not self.is_ready:
+            raise ClientFailure(device, phase, self.lost or "still owes the answer to an earlier call")
+        self._is_abandoned = False
+        task = self._exchange = asyncio.create_task(self._send(ins))
+        task.add_done_callback(self._finished)
+        try:
+            await asyncio.wait({task}, timeout=deadline_s)
+        finally:
+            self._is_abandoned = not task.done()
+        if not task.done():
+            raise ClientFailure(device, phase, f"no answer within {deadline_s:g} s")
+        try:
+            return task.result()
+        except TransportError as error:
+            raise ClientFailure(device, phase, str(error)) from None
+        except WireError as error:
+            raise ClientFailure(device, phase, f"wire: {error}") from None
+
+    async def _send(self, ins: Instruction) -> _Received:
+        request = await self._encoding.message(ins)
+        exchange = await self._transport.exchange(request)
+        reply = await _off_loop(len(exchange.data), codec.decode_reply, exchange.data)
+        cleaned, own = _split(reply)
+        spans = await _off_loop(len(exchange.data), self._read_spans, own)
+        return _Received(cleaned, own, spans, len(request), replace(exchange, data=b""), len(exchange.data))
+
+    def _finished(self, task: asyncio.Task[_Received]) -> None:
+        self._exchange = None
+        if self._is_abandoned and not task.cancelled() and task.exception() is None:
+            self.n_late_replies += 1
+            self._late_spans += task.result().spans
+            del self._late_spans[:-MAX_LATE_SPANS]
+            _log.info("%s: a late reply was dropped", self._info.device)
+        self.on_change()
+
+    def _read_spans(self, own: Config) -> tuple[SpanRecord, ...]:
+        """A damaged measurement costs the measurement, not the update."""
+        record = own.get(RECORD_KEY)
+        if not isinstance(record, bytes):
+            return ()
+        try:
+            return decode_spans(record)
+        except WireError as error:
+            _log.warning("%s: its measurement is dropped: %s", self._info.device, error)
+            return ()
+
+    def _timing(self, received: _Received) -> CallTiming:
+        exchange, own = received.exchange, received.own
+        record = own.get(RECORD_KEY)
+        timing = CallTiming(
+            sent_ns=exchange.sent_ns,
+            received_ns=exchange.received_ns,
+            request_bytes=received.request_bytes,
+            reply_bytes=received.reply_bytes,
+            telemetry_bytes=len(record) if isinstance(record, bytes) else 0,
+        )
+        arrived_ns, handed_ns = own.get(RECEIVED_KEY), own.get(HANDOVER_KEY)
+        if not (isinstance(arrived_ns, int) and isinstance(handed_ns, int)):
+            return timing
+        device_s = (handed_ns - arrived_ns) / 1e9
+        if not 0 <= device_s <= timing.round_trip_s * (1 + MAX_DRIFT):
+            _log.warning("%s: says it took %g s of a %g s call", self._info.device, device_s, timing.round_trip_s)
+            return timing
+        low_ns, high_ns = self._offset.observe(exchange.sent_ns, arrived_ns, handed_ns, exchange.received_ns)
+        down_ns = arrived_ns - exchange.sent_ns
+        download_s, upload_s, how = split_communication(
+            max(0.0, timing.round_trip_s - device_s),
+            timing.request_bytes,
+            timing.reply_bytes,
+            ((down_ns - high_ns) / 1e9, (down_ns - low_ns) / 1e9),
+        )
+        return replace(timing, device_s=device_s, download_s=download_s, upload_s=upload_s, comm_split=how)
+
+
+def _split(reply: Reply) -> tuple[Reply, Config]:
+    """A reply without the keys that are ours, and those keys."""
+    if isinstance(reply, (FitRes, EvaluateRes)):
+        theirs, own = _partition(reply.metrics)
+        return replace(reply, metrics=theirs), own
+    if isinstance(reply, GetPropertiesRes):
+        theirs, own = _partition(reply.properties)
+        return replace(reply, properties=theirs), own
+    return reply, {}
+
+
+def _partition(config: Config) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
+    own = {key: value for key, value in config.items() if key in _OWN_KEYS}
+    return {key: value for key, value in config.items() if key not in _OWN_KEYS}, own
+
+
+async def _off_loop(n_bytes: int, function: Callable[[A], T], argument: A) -> T:
+    return await asyncio.to_thread(function, argument) if n_bytes > THREAD_BYTES else function(argument)

@@ -1,0 +1,78 @@
+"""A client behind one `Join` stream of the Flower Protocol, as the server sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from fl.calls import CallingProxy, Exchange, SharedEncoding, TransportError
+from fl.proxy import ClientInfo
+from profiler.clock import Clock
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+
+class StreamTransport:
+    """One stream. `run` reads it until it ends; meanwhile one exchange at a time uses it."""
+
+    def __init__(self, context: grpc.aio.ServicerContext[bytes, bytes], clock: Clock) -> None:
+        self._context = context
+        self._clock = clock
+        self._reply: asyncio.Future[tuple[bytes, int]] | None = None
+        self._lost: str | None = None
+
+    @property
+    def lost(self) -> str | None:
+        return self._lost
+
+    async def exchange(self, data: bytes) -> Exchange:
+        if self._lost is not None:
+            raise TransportError(self._lost)
+        self._reply = asyncio.get_running_loop().create_future()
+        sent_ns = self._clock.monotonic_ns()
+        writing = asyncio.ensure_future(self._context.write(data))
+        try:
+            # A stream that breaks is told through the reply even where the write would hang.
+            await asyncio.wait({writing, self._reply}, return_when=asyncio.FIRST_COMPLETED)
+            if writing.done() and writing.exception() is not None and not self._reply.done():
+                raise TransportError(f"the connection broke while sending: {writing.exception()}")
+            reply, received_ns = await self._reply
+        finally:
+            writing.cancel()
+            self._reply = None
+        return Exchange(reply, sent_ns, received_ns)
+
+    async def run(self) -> None:
+        """Hand every reply to the exchange that awaits it. Returns when the client ends the stream."""
+        import grpc.aio
+
+        while True:
+            data = await self._context.read()
+            received_ns = self._clock.monotonic_ns()
+            if data is grpc.aio.EOF:
+                return
+            if self._reply is None or self._reply.done():
+                await self._context.abort(grpc.StatusCode.FAILED_PRECONDITION, "a reply that nobody asked for")
+            else:
+                self._reply.set_result((data, received_ns))
+
+    def break_off(self, reason: str) -> None:
+        """The stream is gone: fail what is pending, at once, and all that comes."""
+        if self._lost is None:
+            self._lost = reason
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_exception(TransportError(self._lost))
+
+
+class GrpcProxy(CallingProxy):
+    """A ClientProxy over one stream; made by `fl.server.Server`."""
+
+    def __init__(self, info: ClientInfo, stream: StreamTransport, encoding: SharedEncoding, peer: str) -> None:
+        super().__init__(info, stream, encoding)
+        self.stream = stream
+        self.peer = peer
+
+    def break_off(self, reason: str) -> None:
+        self.stream.break_off(reason)
+        self.on_change()

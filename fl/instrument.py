@@ -1,0 +1,221 @@
+"""Wraps any NumPyClient with a Profiler: joules and seconds of every fit and evaluate, beside the update.
+
+    client = instrument(MyClient())
+
+Numbers travel as flat numeric metrics that any Flower server can take (`fit.duration_s`, `fit.energy_j`, ...). What is
+not known is absent, never 0. The whole span records travel as one bytes metric, `fedmeter.record`, and only where the
+server asks for it with the config key `telemetry = "full"`: a server that averages every metric fails on bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from fl.messages import Array, Config, Scalar
+from fl.steps import StepControl
+from fl.wire.measurement import RECORD_KEY, encode_spans
+from fl.workload import NumPyClient
+from profiler.clock import Clock
+from profiler.errors import UsageError
+from profiler.records import SpanRecord
+from profiler.span import Profiler, Sink, Span
+
+TELEMETRY_KEY = "telemetry"
+MAX_WAITING_SPANS = 10_000
+MAX_SENT_SPANS = 256  # with one reply; the rest goes with the next
+
+Phase = Literal["fit", "evaluate"]
+T = TypeVar("T")
+
+
+class Spool:
+    """Span records that wait to be sent, oldest first, each once. Bounded: the oldest go, and are counted."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, SpanRecord] = {}
+        self._lock = threading.Lock()
+        self.n_lost = 0
+
+    def add(self, record: SpanRecord) -> None:
+        with self._lock:
+            self._records[record.span_id] = record
+            if len(self._records) > MAX_WAITING_SPANS:
+                del self._records[next(iter(self._records))]
+                self.n_lost += 1
+
+    def take(self) -> list[SpanRecord]:
+        """Up to `MAX_SENT_SPANS` records, which are forgotten here."""
+        with self._lock:
+            ids = list(self._records)[:MAX_SENT_SPANS]
+            return [self._records.pop(span_id) for span_id in ids]
+
+
+class InstrumentedClient:
+    """A NumPyClient whose every fit and evaluate is a span with a `StepControl`; made by `instrument`."""
+
+    def __init__(self, client: NumPyClient, profiler: Profiler, spool: Spool) -> None:
+        self.profiler = profiler
+        self.spool = spool
+        self._client = client
+
+    @property
+    def clock(self) -> Clock:
+        return self.profiler.clock
+
+    def get_properties(self, config: Config) -> dict[str, Scalar]:
+        return dict(self._client.get_properties(config))
+
+    def get_parameters(self, config: Config) -> list[Array]:
+        return self._client.get_parameters(config)
+
+    def fit(self, parameters: list[Array], config: Config) -> tuple[list[Array], int, dict[str, Scalar]]:
+        arrays, num_examples, metrics = self.measured_fit(parameters, config)
+        return arrays, num_examples, metrics | self.record(config)
+
+    def evaluate(self, parameters: list[Array], config: Config) -> tuple[float, int, dict[str, Scalar]]:
+        loss, num_examples, metrics = self.measured_evaluate(parameters, config)
+        return loss, num_examples, metrics | self.record(config)
+
+    def measured_fit(self, parameters: list[Array], config: Config) -> tuple[list[Array], int, dict[str, Scalar]]:
+        """As `fit`, with the flat keys but without the records, which `fl.responder` sends after later spans."""
+        with self._measured("fit", config) as (span, flat):
+            arrays, num_examples, metrics = _triple("fit", self._client.fit(parameters, config))
+            span.set(**_outcome(num_examples, metrics))
+        return [np.asarray(array) for array in arrays], num_examples, {**metrics, **flat}
+
+    def measured_evaluate(self, parameters: list[Array], config: Config) -> tuple[float, int, dict[str, Scalar]]:
+        """As `evaluate`, likewise."""
+        with self._measured("evaluate", config) as (span, flat):
+            loss, num_examples, metrics = _triple("evaluate", self._client.evaluate(parameters, config))
+            loss = float(loss)
+            span.set(**_outcome(num_examples, {**metrics, "loss": loss}))
+        return loss, num_examples, {**metrics, **flat}
+
+    def record(self, config: Config) -> dict[str, Scalar]:
+        """The metric with all span records not yet sent, where the server asked for it; else nothing."""
+        if config.get(TELEMETRY_KEY) != "full":
+            return {}
+        records = self.spool.take()
+        return {RECORD_KEY: encode_spans(records)} if records else {}
+
+    @contextmanager
+    def _measured(self, phase: Phase, config: Config) -> Iterator[tuple[Span, dict[str, Scalar]]]:
+        """One span; the dictionary is filled with its flat keys when it has closed."""
+        flat: dict[str, Scalar] = {}
+        control = StepControl(self.clock, cutoff_s=_cutoff_s(config), epochs=_epochs(config))
+        with self.profiler.span(phase) as span, control.active():
+            span.set(**call_attributes(phase, config))
+            try:
+                yield span, flat
+            finally:
+                _tell_steps(span, control)
+        if span.record is not None:
+            flat.update(_flat_keys(phase, span.record, control))
+
+
+def instrument(client: NumPyClient, profiler: Profiler | None = None) -> InstrumentedClient:
+    """Meter a client. Without a profiler, times and resources are measured and energy is not known.
+
+    Every span of the profiler is sent along, also those that user code opens inside its `fit`; a sink that the profiler
+    has already keeps getting them too. Start and stop the profiler yourself.
+    """
+    if profiler is None:
+        profiler = Profiler()
+    spool = Spool()
+    profiler.sink = _tee(profiler.sink, spool.add)
+    return InstrumentedClient(client, profiler, spool)
+
+
+def _tee(first: Sink | None, second: Sink) -> Sink:
+    if first is None:
+        return second
+
+    def both(record: SpanRecord) -> None:
+        first(record)
+        second(record)
+
+    return both
+
+
+def call_attributes(call: str, config: Config) -> dict[str, str | int]:
+    """What every span of one call tells: the call, and the round where the config says it."""
+    round_ = config.get("round")
+    if isinstance(round_, int) and not isinstance(round_, bool):
+        return {"call": call, "round": round_}
+    return {"call": call}
+
+
+def _triple(phase: Phase, result: tuple[T, int, dict[str, Scalar]]) -> tuple[T, int, dict[str, Scalar]]:
+    """Check the shape of what user code returned, which its types only promise. Raises UsageError."""
+    if not isinstance(result, tuple) or len(result) != 3:
+        raise UsageError(f"{phase} returned {type(result).__name__}; a tuple of three is needed: {_SHAPES[phase]}.")
+    first, num_examples, metrics = result
+    if isinstance(num_examples, bool) or not hasattr(num_examples, "__index__"):
+        raise UsageError(f"{phase} returned num_examples of type {type(num_examples).__name__}; an int is needed.")
+    if not isinstance(metrics, Mapping):
+        raise UsageError(f"{phase} returned metrics of type {type(metrics).__name__}; a dict is needed.")
+    return first, operator.index(num_examples), dict(metrics)
+
+
+_SHAPES = {"fit": "(parameters, num_examples, metrics)", "evaluate": "(loss, num_examples, metrics)"}
+
+
+def _outcome(num_examples: int, metrics: Mapping[str, object]) -> dict[str, int | float]:
+    outcome: dict[str, int | float] = {"examples": num_examples}
+    for name in ("loss", "accuracy"):
+        value = metrics.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            outcome[name] = float(value)
+    return outcome
+
+
+def _tell_steps(span: Span, control: StepControl) -> None:
+    if not control.used:
+        return
+    span.steps(control.durations_s, control.warmup_steps)
+    span.set(steps_done=control.steps_done, stopped_by=control.stopped_by, cutoff_s=control.cutoff_s or 0.0)
+    if control.steps_planned is not None:
+        span.set(steps_planned=control.steps_planned)
+
+
+def _flat_keys(phase: Phase, record: SpanRecord, control: StepControl) -> dict[str, Scalar]:
+    known: dict[str, float | int | None] = {
+        "duration_s": record.duration_s,
+        "cpu_s": record.resources.cpu_s,
+        "peak_rss_bytes": record.resources.peak_rss_bytes,
+        "temperature_c": record.resources.temperature_c,
+        "frequency_hz": record.resources.frequency_hz,
+    }
+    if record.total is not None:
+        known |= {"energy_j": record.total.energy_j, "energy_err_j": record.total.energy_err_j}
+    if control.used:
+        known |= {
+            "steps_done": control.steps_done,
+            "steps_planned": control.steps_planned,
+            "stopped_by_cutoff": int(control.stopped_by == "cutoff"),
+            "cutoff_s": control.cutoff_s or 0.0,
+        }
+    return {f"{phase}.{name}": value for name, value in known.items() if value is not None}
+
+
+def _cutoff_s(config: Config) -> float | None:
+    value = config.get("cutoff_s")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UsageError(f"config: cutoff_s = {value!r:.40}: a cutoff is a number of seconds, 0 for none.")
+    return float(value)
+
+
+def _epochs(config: Config) -> int:
+    value = config.get("epochs", 1)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UsageError(f"config: epochs = {value!r:.40}: a whole number of local epochs is needed.")
+    return value

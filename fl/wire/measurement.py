@@ -1,0 +1,203 @@
+"""Span records to bytes and back: the metric `fedmeter.record`, which travels beside an update.
+
+The format is documented in measurement.proto, for clients in other languages too. What arrives is checked against
+every bound that a span record has; nothing of it is trusted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from google.protobuf.message import DecodeError
+
+from fl.wire import measurement_pb2 as pb
+from profiler.errors import WireError
+from profiler.quantities import EnergyReading, Provenance, Scope
+from profiler.records import MAX_STORED_STEPS, Attribute, Resources, SpanRecord
+
+RECORD_KEY = "fedmeter.record"
+
+MAX_RECORD_BYTES = 16 * 1024 * 1024
+MAX_SPANS = 10_000
+MAX_RAILS = 256
+MAX_ATTRIBUTES = 256
+MAX_TEXT_CHARS = 1_000
+MAX_INT64 = 2**63 - 1
+
+
+def encode_spans(spans: Iterable[SpanRecord]) -> bytes:
+    """A Measurement. Raises WireError for an attribute that the format does not carry."""
+    try:
+        return pb.Measurement(spans=[_span_message(span) for span in spans]).SerializeToString()
+    except (ValueError, TypeError) as error:
+        raise WireError(f"a span record cannot be encoded: {error}.") from None
+
+
+def decode_spans(data: bytes) -> tuple[SpanRecord, ...]:
+    """The spans of a Measurement. Raises WireError, naming span and field, for what is no measurement."""
+    if len(data) > MAX_RECORD_BYTES:
+        raise WireError(f"a measurement of {len(data)} bytes; at most {MAX_RECORD_BYTES} are read.")
+    message = pb.Measurement()
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise WireError(f"{len(data)} bytes that are no measurement: {error}.") from None
+    if len(message.spans) > MAX_SPANS:
+        raise WireError(f"a measurement of {len(message.spans)} spans; at most {MAX_SPANS} are read.")
+    return tuple(_read_span(span) for span in message.spans)
+
+
+def _span_message(span: SpanRecord) -> pb.Span:
+    return pb.Span(
+        span_id=span.span_id,
+        name=span.name,
+        start_ns=span.start_ns,
+        duration_s=span.duration_s,
+        status=span.status,
+        parent_id=span.parent_id,
+        total=None if span.total is None else _reading_message(span.total),
+        energies=[_reading_message(reading) for reading in span.energies],
+        resources=_resources_message(span.resources),
+        steps_s=span.steps_s,
+        warmup_steps=span.warmup_steps,
+        attributes={key: _attribute_message(key, value) for key, value in span.attributes.items()},
+    )
+
+
+def _reading_message(reading: EnergyReading) -> pb.Reading:
+    return pb.Reading(
+        rail=reading.rail,
+        energy_j=reading.energy_j,
+        energy_err_j=reading.energy_err_j,
+        provenance=reading.provenance.value,
+        scope=reading.scope.value,
+        n_samples=reading.n_samples,
+        effective_hz=reading.effective_hz,
+        coverage=reading.coverage,
+        max_gap_s=reading.max_gap_s,
+        total_of=reading.total_of,
+        reason=reading.reason,
+    )
+
+
+def _resources_message(resources: Resources) -> pb.Resources:
+    return pb.Resources(
+        cpu_s=resources.cpu_s,
+        peak_rss_bytes=resources.peak_rss_bytes,
+        temperature_c=resources.temperature_c,
+        frequency_hz=resources.frequency_hz,
+    )
+
+
+def _attribute_message(key: str, value: Attribute) -> pb.Attribute:
+    if isinstance(value, bool):
+        return pb.Attribute(bool=value)
+    if isinstance(value, int):
+        return pb.Attribute(int=value)
+    if isinstance(value, float):
+        return pb.Attribute(double=value)
+    if isinstance(value, str):
+        return pb.Attribute(string=value)
+    raise WireError(f"the span attribute {key!r} is {type(value).__name__}; use bool, int, float or str.")
+
+
+def _read_span(message: pb.Span) -> SpanRecord:
+    where = f"span {message.span_id!r:.80}"
+    if len(message.energies) > MAX_RAILS or len(message.steps_s) > MAX_STORED_STEPS:
+        raise WireError(f"{where}: {len(message.energies)} rails and {len(message.steps_s)} steps are too many.")
+    if not message.span_id or not message.name:
+        raise WireError(f"{where}: a span needs span_id and name.")
+    if message.warmup_steps > len(message.steps_s):
+        raise WireError(f"{where}: {message.warmup_steps} warm-up steps of {len(message.steps_s)} steps.")
+    return SpanRecord(
+        span_id=_text(where, "span_id", message.span_id),
+        name=_text(where, "name", message.name),
+        start_ns=message.start_ns,
+        duration_s=_not_negative(where, "duration_s", message.duration_s),
+        status=_status(where, message.status),
+        parent_id=_text(where, "parent_id", message.parent_id) if message.HasField("parent_id") else None,
+        total=_read_reading(where, message.total) if message.HasField("total") else None,
+        energies=tuple(_read_reading(where, reading) for reading in message.energies),
+        resources=_read_resources(where, message.resources),
+        steps_s=tuple(_not_negative(where, "steps_s", step_s) for step_s in message.steps_s),
+        warmup_steps=message.warmup_steps,
+        attributes=_read_attributes(where, message.attributes),
+    )
+
+
+def _read_reading(where: str, message: pb.Reading) -> EnergyReading:
+    where = f"{where}, rail {message.rail!r:.80}"
+    if len(message.total_of) > MAX_RAILS or message.n_samples < 0:
+        raise WireError(f"{where}: {len(message.total_of)} parts and {message.n_samples} samples make no reading.")
+    coverage = _not_negative(where, "coverage", message.coverage)
+    if coverage > 1:
+        raise WireError(f"{where}: coverage = {coverage} is no part of a whole.")
+    try:
+        return EnergyReading(
+            rail=_text(where, "rail", message.rail),
+            energy_j=message.energy_j if message.HasField("energy_j") else None,
+            energy_err_j=_optional(where, "energy_err_j", message),
+            provenance=Provenance(message.provenance),
+            scope=Scope(message.scope),
+            n_samples=message.n_samples,
+            effective_hz=_not_negative(where, "effective_hz", message.effective_hz),
+            coverage=coverage,
+            max_gap_s=_not_negative(where, "max_gap_s", message.max_gap_s),
+            total_of=tuple(_text(where, "total_of", rail) for rail in message.total_of),
+            reason=_text(where, "reason", message.reason) if message.HasField("reason") else None,
+        )
+    except ValueError as error:
+        raise WireError(f"{where}: {error}.") from None
+
+
+def _read_resources(where: str, message: pb.Resources) -> Resources:
+    rss_bytes = message.peak_rss_bytes if message.HasField("peak_rss_bytes") else None
+    if rss_bytes is not None and rss_bytes < 0:
+        raise WireError(f"{where}: peak_rss_bytes = {rss_bytes} is no size.")
+    temperature_c = message.temperature_c if message.HasField("temperature_c") else None
+    if temperature_c is not None and not math.isfinite(temperature_c):
+        raise WireError(f"{where}: temperature_c = {temperature_c} is no temperature.")
+    return Resources(
+        cpu_s=_optional(where, "cpu_s", message),
+        peak_rss_bytes=rss_bytes,
+        temperature_c=temperature_c,
+        frequency_hz=_optional(where, "frequency_hz", message),
+    )
+
+
+def _read_attributes(where: str, messages: Mapping[str, pb.Attribute]) -> dict[str, Attribute]:
+    if len(messages) > MAX_ATTRIBUTES:
+        raise WireError(f"{where}: {len(messages)} attributes; at most {MAX_ATTRIBUTES} are read.")
+    attributes: dict[str, Attribute] = {}
+    for key in sorted(messages):
+        field = messages[key].WhichOneof("value")
+        if field is None:
+            raise WireError(f"{where}: the attribute {key!r:.80} has no value.")
+        value: Attribute = getattr(messages[key], field)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise WireError(f"{where}: the attribute {key!r:.80} is {value}; leave out what is unknown.")
+        attributes[_text(where, "attribute", key)] = _text(where, key, value) if isinstance(value, str) else value
+    return attributes
+
+
+def _optional(where: str, name: str, message: pb.Reading | pb.Resources) -> float | None:
+    return _not_negative(where, name, getattr(message, name)) if message.HasField(name) else None
+
+
+def _not_negative(where: str, name: str, value: float) -> float:
+    if not (math.isfinite(value) and value >= 0):
+        raise WireError(f"{where}: {name} = {value}; a finite number from 0 is needed.")
+    return value
+
+
+def _text(where: str, name: str, value: str) -> str:
+    if len(value) > MAX_TEXT_CHARS:
+        raise WireError(f"{where}: {name} has {len(value)} characters; at most {MAX_TEXT_CHARS} are read.")
+    return value
+
+
+def _status(where: str, status: str) -> str:
+    if status not in ("", "ok", "error"):
+        raise WireError(f"{where}: status {status!r:.80} is neither ok nor error.")
+    return status or "ok"

@@ -1,0 +1,122 @@
+"""Tensors as NPY 1.0, Flower's "numpy.ndarray" encoding.
+
+Format: numpy/lib/format.py, "Format Version 1.0": magic, version, little-endian uint16 header length, and an ASCII
+dictionary with the keys descr, fortran_order and shape, padded with spaces and ended by a newline; then the data.
+Bytes from the network are hostile until checked: no pickle, known dtypes only, every size bounded before it is used.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from fl.messages import Array
+from profiler.errors import WireError
+
+TENSOR_TYPE = "numpy.ndarray"
+MAX_RANK = 8
+MAX_TENSORS = 10_000
+MAX_TENSOR_BYTES = 2**31 - 1  # one protobuf field holds no more
+MAX_HEADER_BYTES = 1024
+DTYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
+
+_MAGIC = b"\x93NUMPY\x01\x00"
+_PREFIX_BYTES = len(_MAGIC) + 2
+_KEYS = {"descr", "fortran_order", "shape"}
+
+
+def encode_header(array: Array) -> bytes:
+    """The NPY header of an array; its bytes in C order follow. Raises WireError for a dtype or rank not carried."""
+    if array.dtype.str[1:] not in DTYPES:
+        raise WireError(f"a tensor of dtype {array.dtype} cannot be sent.", remedy=f"Use one of {_known_dtypes()}.")
+    if array.ndim > MAX_RANK:
+        raise WireError(f"a tensor of rank {array.ndim} cannot be sent; at most {MAX_RANK} dimensions are.")
+    buffer = io.BytesIO()
+    header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue()
+
+
+def encode_tensor(array: Array) -> bytes:
+    """One array as an NPY 1.0 file. Raises WireError as `encode_header`."""
+    return encode_header(array) + array.tobytes()
+
+
+def decode_tensor(data: bytes) -> Array:
+    """The array of one NPY 1.0 file: read-only, and not copied unless its byte order is foreign. Raises WireError."""
+    dtype, shape, is_fortran, offset = _parse_header(data)
+    count = math.prod(shape)
+    n_bytes = count * dtype.itemsize
+    if n_bytes != len(data) - offset or n_bytes > MAX_TENSOR_BYTES:
+        raise WireError(f"a tensor of {dtype} and shape {shape} needs {n_bytes} bytes, {len(data) - offset} came.")
+    flat = np.frombuffer(data, dtype, count, offset) if count else np.empty(0, dtype)
+    try:
+        array = flat.reshape(shape[::-1]).T if is_fortran else flat.reshape(shape)
+    except (ValueError, OverflowError) as error:
+        raise WireError(f"a tensor has the impossible shape {shape}: {error}.") from None
+    native = array.astype(dtype.newbyteorder("="), copy=False)
+    native.flags.writeable = False
+    return native
+
+
+def decode_tensors(tensors: Sequence[bytes]) -> tuple[Array, ...]:
+    """Raises WireError, naming the tensor by its place, for what is no tensor or for too many of them."""
+    if len(tensors) > MAX_TENSORS:
+        raise WireError(f"{len(tensors)} tensors came; at most {MAX_TENSORS} are read.")
+    arrays = []
+    for index, data in enumerate(tensors):
+        try:
+            arrays.append(decode_tensor(data))
+        except WireError as error:
+            raise WireError(f"tensor {index}: {error}") from None
+    return tuple(arrays)
+
+
+def _parse_header(data: bytes) -> tuple[np.dtype[np.generic], tuple[int, ...], bool, int]:
+    if data[: len(_MAGIC)] != _MAGIC:
+        raise WireError(f"not an NPY 1.0 file: it begins with {data[:8]!r}.")
+    n_header_bytes = int.from_bytes(data[len(_MAGIC) : _PREFIX_BYTES], "little")
+    offset = _PREFIX_BYTES + n_header_bytes
+    if n_header_bytes > MAX_HEADER_BYTES or offset > len(data):
+        raise WireError(
+            f"an NPY header of {n_header_bytes} bytes in a file of {len(data)}; at most {MAX_HEADER_BYTES}."
+        )
+    header = _literal(data[_PREFIX_BYTES:offset])
+    if not isinstance(header, dict) or set(header) != _KEYS:
+        raise WireError(f"an NPY header without exactly the keys {sorted(_KEYS)}.")
+    is_fortran = header["fortran_order"]
+    if not isinstance(is_fortran, bool):
+        raise WireError("an NPY header whose fortran_order is neither True nor False.")
+    return _dtype(header["descr"]), _shape(header["shape"]), is_fortran, offset
+
+
+def _literal(header: bytes) -> object:
+    if b"\\" in header:  # no dtype or shape needs an escape
+        raise WireError("an NPY header with an escape in it.")
+    try:
+        return ast.literal_eval(header.decode("ascii").strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        raise WireError(f"an NPY header that is no dictionary of literals: {header[:80]!r}.") from None
+
+
+def _dtype(descr: object) -> np.dtype[np.generic]:
+    if not isinstance(descr, str) or descr[:1] not in ("<", ">", "|", "=") or descr[1:] not in DTYPES:
+        raise WireError(f"a tensor of dtype {descr!r:.40} is refused; known are {_known_dtypes()}.")
+    return np.dtype(descr)
+
+
+def _shape(shape: object) -> tuple[int, ...]:
+    if not isinstance(shape, tuple) or len(shape) > MAX_RANK:
+        raise WireError(f"a tensor of shape {shape!r:.80} is refused; at most {MAX_RANK} dimensions are read.")
+    for size in shape:
+        if type(size) is not int or not 0 <= size <= MAX_TENSOR_BYTES:
+            raise WireError(f"a tensor of shape {shape!r:.80} is refused: a size is a whole number from 0.")
+    return shape
+
+
+def _known_dtypes() -> str:
+    return ", ".join(sorted(np.dtype(code).name for code in DTYPES))
