@@ -255,7 +255,7 @@ def _samplers(root: Path, clock: Clock) -> tuple[Sampler, ...]:
     """The best sensor there is, said in one line; none is no reason not to train."""
     chosen = best([Probe(sensor, sensor.probe()) for sensor in discover(root, clock)])
     if chosen is None:
-        _log.warning("no energy sensor is available: energy will be missing; see python -m profiler doctor")
+        _log.warning("no energy sensor is available: energy will be missing; see python -m profiler list")
         return ()
     _log.info("energy from %s: %s", chosen.sensor.name, getattr(chosen.outcome, "notes", ""))
     return (Sampler(chosen.sensor, clock),)

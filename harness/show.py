@@ -42,7 +42,7 @@ def _better_sensors(meter: HostMeter) -> list[str]:
     if "estimated" not in meter.description:
         return []
     return [
-        f"note: {sensor['name']} could measure it: {sensor['reason']} {sensor['remedy']}".rstrip()
+        f"note: {sensor['name']} could measure it: {why_not(sensor)}"
         for sensor in facts["sensors"]
         if not sensor["available"]
     ]
@@ -134,4 +134,9 @@ def _sensor_line(sensor: dict[str, Any]) -> dict[str, str]:
             "state": sensor["provenance"],
             "detail": f"rails {', '.join(sensor['rails'])}",
         }
-    return {"sensor": sensor["name"], "state": "unavailable", "detail": f"{sensor['reason']} {sensor['remedy']}"}
+    return {"sensor": sensor["name"], "state": "unavailable", "detail": why_not(sensor)}
+
+
+def why_not(sensor: dict[str, Any]) -> str:
+    """Reason and remedy as sentences."""
+    return " ".join(f"{part.rstrip('.')}." for part in (sensor["reason"], sensor["remedy"]) if part)
