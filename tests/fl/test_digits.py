@@ -109,8 +109,8 @@ def test_an_epoch_that_the_cutoff_leaves_out_hides_no_metrics(digits: Digits) ->
             self.advance(0.01)
             return super().monotonic_ns()
 
-    # 2 steps an epoch, and three looks at the clock a step: the cutoff falls into the second epoch's first step
-    control = StepControl(Ticking(), cutoff_s=0.08, epochs=3)
+    # 2 steps an epoch, and two looks at the clock a step: the cutoff falls into the second epoch's first step
+    control = StepControl(Ticking(), cutoff_s=0.05, epochs=3)
     with control.active():
         _, _, metrics = digits.client(0, THIRDS).fit(digits.initial_parameters(0), {"epochs": 3, "batch_size": 240})
     assert (control.stopped_by, control.steps_done, control.steps_planned) == ("cutoff", 2, 6)
