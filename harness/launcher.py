@@ -53,6 +53,10 @@ class Session(Protocol):
         """None while it runs; a negative number is the signal that ended it."""
         ...
 
+    def settle(self) -> None:
+        """The client has joined: put the limits of its device on it. Start-up runs without them; it is not measured."""
+        ...
+
     def stop(self, grace_s: float) -> None:
         """End it, politely for `grace_s`, then for certain. Returns when it has ended; harmless when it has."""
         ...

@@ -28,10 +28,9 @@ class Quota(Protocol):
     """A CPU limit of one process."""
 
     by: str
-    procs_file: Path | None
 
     def attach(self, pid: int) -> None:
-        """The process has started, and has joined `procs_file` if there is one."""
+        """Limit a process from now on, all its threads. Harmless where it has ended."""
         ...
 
     def release(self) -> None:
@@ -47,8 +46,7 @@ class CgroupQuota:
 
     def __init__(self, folder: Path, cores: float, version: int) -> None:
         self.by = f"cgroup-v{version}"
-        self._folder = folder
-        self.procs_file: Path | None = folder / "cgroup.procs"
+        self.folder = folder
         period_us = round(PERIOD_S * 1e6)
         quota_us = max(1000, round(cores * period_us))
         if version == 1:
@@ -58,17 +56,17 @@ class CgroupQuota:
             (folder / "cpu.max").write_text(f"{quota_us} {period_us}")
 
     def attach(self, pid: int) -> None:
-        pass
+        with contextlib.suppress(ProcessLookupError):
+            (self.folder / "cgroup.procs").write_text(str(pid))
 
     def release(self) -> None:
-        remove_cgroup(self._folder)
+        remove_cgroup(self.folder)
 
 
 class DutyCycle:
     """SIGSTOP and SIGCONT in turn, `PERIOD_S` a cycle. Works for any process of the same user."""
 
     by = "sigstop"
-    procs_file: Path | None = None
 
     def __init__(self, cores: float) -> None:
         self._on_s = min(1.0, cores) * PERIOD_S

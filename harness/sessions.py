@@ -42,12 +42,14 @@ class Sessions:
         return session
 
     async def wait_joined(self, devices: Iterable[DeviceSpec], timeout_s: float) -> dict[str, str]:
-        """Wait until every device has joined; the reason for each that has not, with the end of its log."""
+        """Wait until every device has joined and settled; the reason for each that has not, with the end of its log."""
         waiting = {device.id for device in devices}
         failed: dict[str, str] = {}
         deadline_s = time.monotonic() + timeout_s
         while waiting:
-            waiting -= self._joined()
+            for device in waiting & self._joined():
+                self._sessions[device].settle()
+                waiting.discard(device)
             for device in sorted(waiting):
                 status = self._sessions[device].exit_status() if device in self._sessions else None
                 if status is not None:

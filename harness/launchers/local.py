@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from harness.device import DeviceSpec
 from harness.launcher import DeviceCheck, JoinSpec
 from harness.launchers import tether
-from harness.quota import Quota, limit_cpu, sweep_stale_cgroups
+from harness.quota import DutyCycle, Quota, limit_cpu, sweep_stale_cgroups
 from harness.spec import Table
 from profiler.errors import DeviceError
 
@@ -46,8 +46,12 @@ class LocalSession:
     def exit_status(self) -> int | None:
         return self._process.poll()
 
+    def settle(self) -> None:
+        if self._quota is not None and self._process.poll() is None:
+            self._quota.attach(self._process.pid)
+
     def stop(self, grace_s: float) -> None:
-        if self._quota is not None and self._quota.procs_file is None:
+        if isinstance(self._quota, DutyCycle):
             self._quota.release()  # a stopped process would not see the signal
         if self._process.poll() is None:
             self._process.terminate()
@@ -100,7 +104,7 @@ class LocalLauncher:
         try:
             with log_path.open("ab") as log_file:
                 process = subprocess.Popen(
-                    tethered(client_command(device, join), quota),
+                    tethered(client_command(device, join)),
                     stdin=subprocess.DEVNULL,
                     stdout=log_file,
                     stderr=subprocess.STDOUT,
@@ -111,18 +115,15 @@ class LocalLauncher:
             if quota is not None:
                 quota.release()
             raise DeviceError(f"{device.id}: cannot start a client: {error}.") from error
-        if quota is not None:
-            quota.attach(process.pid)
         return LocalSession(device, process, quota, log_path)
 
     def close(self) -> None:
         pass
 
 
-def tethered(command: list[str], quota: Quota | None) -> list[str]:
-    """The command that runs `command` so that it dies with this process, in the quota's cgroup."""
-    procs_file = str(quota.procs_file) if quota is not None and quota.procs_file is not None else "-"
-    return [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), procs_file, *command]
+def tethered(command: list[str]) -> list[str]:
+    """The command that runs `command` so that it dies with this process."""
+    return [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), *command]
 
 
 def client_command(device: DeviceSpec, join: JoinSpec) -> list[str]:

@@ -1,8 +1,8 @@
-"""Run a command that dies with its parent, inside a cgroup if one is named: `tether.py PARENT_PID PROCS_FILE CMD...`.
+"""Run a command that dies with its parent: `tether.py PARENT_PID COMMAND...`.
 
 Run by path, with nothing but the standard library, so that it costs some 20 ms. PR_SET_PDEATHSIG (prctl(2)) survives
 the exec; it is set here, in the child, because running Python between fork and exec in a process with threads can
-deadlock. PROCS_FILE is a cgroup.procs to join before the exec, or `-`.
+deadlock.
 """
 
 import ctypes
@@ -14,14 +14,11 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(argv: "list[str]") -> None:
-    parent_pid, procs_file, command = int(argv[0]), argv[1], argv[2:]
+    parent_pid, command = int(argv[0]), argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         sys.exit("the parent ended before its child could start")
-    if procs_file != "-":
-        with open(procs_file, "w") as procs:  # noqa: PTH123
-            procs.write(str(os.getpid()))
     os.execvp(command[0], command)
 
 

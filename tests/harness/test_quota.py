@@ -13,7 +13,7 @@ import pytest
 
 from harness.launchers.local import tethered
 from harness.meter import process_cpu_s
-from harness.quota import DutyCycle, Quota, limit_cpu, sweep_stale_cgroups
+from harness.quota import CgroupQuota, DutyCycle, Quota, limit_cpu, sweep_stale_cgroups
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="quotas need Linux")
 
@@ -21,7 +21,7 @@ BUSY = "import time\nend = time.monotonic() + 60\nwhile time.monotonic() < end: 
 
 
 def start(quota: Quota) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(tethered([sys.executable, "-S", "-c", BUSY], quota))
+    process = subprocess.Popen(tethered([sys.executable, "-S", "-c", BUSY]))
     quota.attach(process.pid)
     return process
 
@@ -48,13 +48,11 @@ def test_a_busy_loop_gets_its_part_of_a_core(make: object) -> None:
     try:
         assert 0.1 < measured_cores(process.pid) < 0.36
     finally:
-        if quota.procs_file is None:
-            quota.release()
         process.kill()
         process.wait()
         quota.release()
-    if quota.procs_file is not None:
-        assert not quota.procs_file.parent.exists()
+    if isinstance(quota, CgroupQuota):
+        assert not quota.folder.exists()
 
 
 def test_a_released_process_runs_on(tmp_path: Path) -> None:
@@ -71,11 +69,11 @@ def test_a_released_process_runs_on(tmp_path: Path) -> None:
 
 def test_cgroups_of_dead_harnesses_are_swept() -> None:
     quota = limit_cpu(0.5, "stale", pid=2**22 + 17)  # above the kernel's highest pid
-    if quota.procs_file is None:
+    if not isinstance(quota, CgroupQuota):
         pytest.skip("no cgroup can be made here")
-    assert quota.procs_file.parent.exists()
+    assert quota.folder.exists()
     sweep_stale_cgroups()
-    assert not quota.procs_file.parent.exists()
+    assert not quota.folder.exists()
 
 
 def test_a_child_dies_with_its_parent() -> None:
@@ -83,7 +81,7 @@ def test_a_child_dies_with_its_parent() -> None:
     script = (
         "import subprocess, sys, time\n"
         "from harness.launchers.local import tethered\n"
-        f"child = subprocess.Popen(tethered([sys.executable, '-S', '-c', {BUSY!r}], None))\n"
+        f"child = subprocess.Popen(tethered([sys.executable, '-S', '-c', {BUSY!r}]))\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
