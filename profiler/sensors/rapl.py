@@ -107,7 +107,7 @@ class RaplSensor:
     def open(self) -> None:
         """Raises SensorError where the sensor is unavailable. The files stay open: a read then costs 0.5 µs a rail."""
         self.close()
-        outcome = self.probe()
+        outcome = None if self._zones else self.probe()  # rails stay those that were probed
         if isinstance(outcome, Unavailable):
             raise SensorError(f"rapl: {outcome.reason}.", remedy=outcome.remedy)
         try:
