@@ -30,7 +30,8 @@ def record_of(span: Span) -> SpanRecord:
 
 
 def test_a_span_has_seconds_joules_resources_and_attributes() -> None:
-    clock, records = FakeClock(start_ns=50), []
+    clock = FakeClock(start_ns=50)
+    records: list[SpanRecord] = []
     with metered(clock, records) as profiler, profiler.span("fit", round=3, note=None) as span:
         clock.advance(4)
         span.set(loss=0.5, stopped_by="completed")
@@ -53,7 +54,8 @@ def test_a_span_has_seconds_joules_resources_and_attributes() -> None:
 
 
 def test_spans_nest_and_split_the_energy() -> None:
-    clock, records = FakeClock(), []
+    clock = FakeClock()
+    records: list[SpanRecord] = []
     with metered(clock, records) as profiler, profiler.span("round") as outer:
         for seconds in (1, 2, 3):
             with profiler.span("fit") as inner:
@@ -125,7 +127,8 @@ def test_the_total_is_measured_before_modelled_then_the_widest() -> None:
         clock.advance(2)
     record = record_of(span)
     assert record.total is not None
-    assert (record.total.scope, record.total.energy_j) == (Scope.DEVICE, pytest.approx(10.0))
+    assert record.total.scope is Scope.DEVICE
+    assert record.total.energy_j == pytest.approx(10.0)
     assert [reading.rail for reading in record.energies] == ["chip", "wall", "board"]
 
 
@@ -257,7 +260,8 @@ def test_a_span_is_used_once() -> None:
 
 
 def test_work_timed_elsewhere_with_and_without_a_window() -> None:
-    clock, records = FakeClock(), []
+    clock = FakeClock()
+    records: list[SpanRecord] = []
     with metered(clock, records) as profiler:
         start_ns = clock.monotonic_ns()
         windows = profiler.open_windows()
