@@ -94,7 +94,7 @@ class RaplSensor:
         except PermissionError as error:
             where = error.filename or self._powercap
             return Unavailable(f"{where} is readable by root only", _MAKE_READABLE.format(where=self._powercap))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links that go round in circles
             return Unavailable(f"{error}", "Look at the files below it, and at 'dmesg | grep -i rapl'.")
         total = _total(zones)
         if not total:
