@@ -251,3 +251,12 @@ def test_an_empty_window_is_no_energy() -> None:
     reading = integrate(power_rail(), [(0, 5.0), (SECOND_NS, 5.0)], 500, 500)
     assert joules(reading) == 0.0
     assert reading.effective_hz == 0.0
+
+
+def test_a_window_too_short_for_its_readings_says_so() -> None:
+    rail = counter_rail(edge_jitter_s=0.001)
+    samples = [(i * 1_000_000, i * 0.02) for i in range(100)]
+    short = integrate(rail, samples, 0, 5_000_000)
+    assert "below_resolution" in (short.reason or "")
+    assert (short.energy_err_j or 0) > 0.25 * joules(short)
+    assert integrate(rail, samples, 0, 50_000_000).reason is None

@@ -190,6 +190,29 @@ def test_the_thread_samples_at_its_rate_jittered_and_tells_its_cost() -> None:
     assert 0 < sampler.cost_s < 0.5
 
 
+def test_windows_of_many_threads_each_get_their_own_energy() -> None:
+    clock = SystemClock()
+    watts: list[float] = []
+    with Sampler(FakeSensor([counter_rail()], lambda t_s: [50.0 * t_s], clock), clock, rate_hz=500) as sampler:
+
+        def meter() -> None:
+            for _ in range(20):
+                window = sampler.open_window()
+                time.sleep(0.005)
+                (reading,) = window.close()
+                assert reading.energy_j is not None
+                watts.append(reading.energy_j / (reading.max_gap_s if reading.n_samples == 2 else 0.005))
+
+        threads = [threading.Thread(target=meter) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(sampler._windows) == 0
+    assert len(watts) == 160
+    assert min(watts) > 45
+
+
 def test_rapl_counters_driven_at_a_known_power(tmp_path: Path) -> None:
     """Starts 4 J before the range ends, so that both counters wrap within the window."""
     tree = build_tree(tmp_path, start_uj=262_143_328_850 - 4_000_000)
@@ -211,17 +234,18 @@ def test_rapl_counters_driven_at_a_known_power(tmp_path: Path) -> None:
 
 
 class Duty:
-    """A child process that runs 10 ms and is stopped 10 ms in turn, and what it has done in truth.
+    """A child process that runs 10 ms and is stopped 10 ms in turn, and bounds on what it has drawn in truth.
 
-    A stop counts from when the kernel reports it: on a busy machine a process that waits for a processor goes on
-    being runnable until it gets one and takes the signal.
+    On a busy machine a process that waits for a processor stays runnable until it gets one and takes the signal, and
+    whoever is told of it wakes late. So each change is known to lie between sending the signal and being told.
     """
 
     def __init__(self) -> None:
         self._child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
         self._halt = threading.Event()
         self._thread = threading.Thread(target=self._alternate)
-        self._changes: list[tuple[int, bool]] = [(time.monotonic_ns(), True)]  # (when, runs from now on)
+        now_ns = time.monotonic_ns()
+        self._changes = [(now_ns, now_ns, True)]  # (not before, not after, runs from then on)
 
     def __enter__(self) -> Duty:
         self._thread.start()
@@ -236,30 +260,29 @@ class Duty:
         self._child.wait()
 
     def _alternate(self) -> None:
-        due_s = time.monotonic()
+        pid, due_s = self._child.pid, time.monotonic()
         while not self._halt.is_set():
-            os.kill(self._child.pid, signal.SIGSTOP)
-            os.waitid(os.P_PID, self._child.pid, os.WSTOPPED)
-            due_s = self._changed(False, due_s)
-            os.kill(self._child.pid, signal.SIGCONT)
-            due_s = self._changed(True, due_s)
-
-    def _changed(self, runs: bool, due_s: float) -> float:
-        self._changes.append((time.monotonic_ns(), runs))
-        due_s = max(due_s + 0.010, time.monotonic())
-        time.sleep(max(0.0, due_s - time.monotonic()))
-        return due_s
+            for runs, number, told in ((False, signal.SIGSTOP, os.WSTOPPED), (True, signal.SIGCONT, os.WCONTINUED)):
+                sent_ns = time.monotonic_ns()
+                os.kill(pid, number)
+                os.waitid(os.P_PID, pid, told)
+                self._changes.append((sent_ns, time.monotonic_ns(), runs))
+                due_s = max(due_s + 0.010, time.monotonic())
+                time.sleep(max(0.0, due_s - time.monotonic()))
 
     def power_w(self) -> float:
         state = Path(f"/proc/{self._child.pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
         return 2.0 if state == b"T" else 10.0
 
-    def joules_between(self, t0_ns: int, t1_ns: int) -> float:
-        energy_j = 0.0
-        for (start_ns, runs), (end_ns, _) in itertools.pairwise(self._changes):
-            seconds = max(0, min(end_ns, t1_ns) - max(start_ns, t0_ns)) / 1e9
-            energy_j += (10.0 if runs else 2.0) * seconds
-        return energy_j
+    def bounds_j(self, t0_ns: int, t1_ns: int) -> tuple[float, float]:
+        """The least and the most that can have been drawn between two moments."""
+        least_ns = most_ns = 0
+        for (early_ns, late_ns, runs), (next_early_ns, next_late_ns, _) in itertools.pairwise(self._changes):
+            if runs:
+                least_ns += max(0, min(next_early_ns, t1_ns) - max(late_ns, t0_ns))
+                most_ns += max(0, min(next_late_ns, t1_ns) - max(early_ns, t0_ns))
+        stopped_j = 2.0 * (t1_ns - t0_ns) / 1e9
+        return stopped_j + 8.0 * least_ns / 1e9, stopped_j + 8.0 * most_ns / 1e9
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/PID/stat")
@@ -267,15 +290,13 @@ def test_an_alternating_rail_is_metered_true_from_outside() -> None:
     """10 W while the child runs, 2 W while it is stopped: about 6 W in truth, and 10 W to whoever wakes with it."""
     with Duty() as duty:
         sensor = FakeSensor([power_rail()], lambda t_s: [duty.power_w()], SystemClock())
-        with Sampler(sensor, rate_hz=100, jitter=0.3) as sampler:
+        with Sampler(sensor, rate_hz=200, jitter=0.3) as sampler:
             window = sampler.open_window()
-            time.sleep(8.0)  # the sampling error has sd 1.2 % then
+            time.sleep(5.0)  # the sampling error has sd 0.8 % then; at 100 Hz it would be 1.6 %
             (reading,) = window.close()
             closed_ns = time.monotonic_ns()
-        time.sleep(0.03)
-    duration_s = (closed_ns - window.opened_ns) / 1e9
-    truth_j = duty.joules_between(window.opened_ns, closed_ns)
-    assert 5.0 < truth_j / duration_s < 8.0
-    assert reading.energy_j == pytest.approx(truth_j, rel=0.05)
-    assert reading.energy_err_j is not None
-    assert reading.energy_err_j < 0.1 * truth_j
+        time.sleep(0.05)
+    least_j, most_j = duty.bounds_j(window.opened_ns, closed_ns)
+    assert least_j < 7.0 * (closed_ns - window.opened_ns) / 1e9  # it was stopped for much of the time
+    assert reading.energy_j is not None
+    assert 0.95 * least_j < reading.energy_j < 1.05 * most_j

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -104,13 +107,30 @@ def test_an_mmio_tree_alone_is_no_tree(tmp_path: Path) -> None:
     assert (tree.powercap / "intel-rapl-mmio:0").is_dir()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_counters_name_the_file_and_the_command(tmp_path: Path) -> None:
-    tree = build_tree(tmp_path)
-    tree.zones["package-0"].energy_path.chmod(0)
-    outcome = refusal(tmp_path)
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root may read everything; this test is about all the others."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_unreadable_counters_name_the_file_and_the_command() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to nobody
+        root = Path(folder)
+        root.chmod(0o755)
+        tree = build_tree(root)
+        tree.zones["package-0"].energy_path.chmod(0o400 if os.geteuid() == 0 else 0)
+        with as_nobody():
+            outcome = refusal(root)
     assert str(tree.zones["package-0"].energy_path) in outcome.reason
-    assert "chmod a+r" in outcome.remedy
+    assert "root only" in outcome.reason
+    assert f"chmod a+r {tree.powercap}/*/energy_uj" in outcome.remedy
 
 
 @pytest.mark.parametrize("content", [b"", b"12x\n", b"-5\n", b"12345", b"\xff\n"])
