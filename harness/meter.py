@@ -20,7 +20,7 @@ import psutil
 from harness.recorder import Energy
 from profiler.clock import Clock
 from profiler.errors import PreconditionError
-from profiler.integrate import integrate, total
+from profiler.integrate import GAP_PERIODS, integrate, total
 from profiler.quantities import EnergyReading, Scope
 from profiler.sampler import Sample, Sampler
 from profiler.sensor import Available, Probe, Unavailable, best, discover
@@ -154,8 +154,12 @@ class HostMeter:
         if start_ns is not None:
             first = bisect_left(history, start_ns, key=lambda entry: entry[0].t_ns)
             history = history[max(0, first - 1) :]
-        available = self._sampler.available if self._sampler else None
-        return HostView([sample for sample, _ in history], [tick for _, tick in history if tick], available, self.idle)
+        samples, ticks = [sample for sample, _ in history], [tick for _, tick in history if tick]
+        if self._sampler is None:
+            return HostView(samples, ticks, None, None)
+        # By the rate that was asked for: samples taken at edges would make the median period too short.
+        max_gap_s = GAP_PERIODS / self._sampler.rate_hz if self._sampler.rate_hz > 0 else None
+        return HostView(samples, ticks, self._sampler.available, self.idle, max_gap_s)
 
     def _note(self, sample: Sample) -> None:
         """Called by the sampler, under its lock, for each sample."""
@@ -182,12 +186,18 @@ class HostView:
     """Immutable: the samples of some stretch of time, and windows of them. A `harness.recorder.HostEnergy`."""
 
     def __init__(
-        self, samples: list[Sample], ticks: list[Tick], available: Available | None, idle: IdlePower | None
+        self,
+        samples: list[Sample],
+        ticks: list[Tick],
+        available: Available | None,
+        idle: IdlePower | None,
+        max_gap_s: float | None = None,
     ) -> None:
         self._samples = samples
         self._times_ns = [sample.t_ns for sample in samples]
         self._available = available
         self._idle = idle
+        self._max_gap_s = max_gap_s
         self._shares = Shares(ticks) if len(ticks) >= 2 else None
 
     def host(self, start_ns: int, end_ns: int) -> Energy:
@@ -225,7 +235,7 @@ class HostView:
         last = bisect_left(self._times_ns, end_ns) + 2
         window = self._samples[first:last]
         readings = [
-            integrate(rail, [(s.t_ns, s.values[n]) for s in window], start_ns, end_ns)
+            integrate(rail, [(s.t_ns, s.values[n]) for s in window], start_ns, end_ns, max_gap_s=self._max_gap_s)
             for n, rail in enumerate(self._available.rails)
             if rail.name in self._available.total
         ]

@@ -30,7 +30,7 @@ def digits() -> Iterator[Digits]:
 
 def test_the_held_out_fifth_is_stratified_and_apart(digits: Digits) -> None:
     train, test = digits._data
-    assert (len(train), len(test)) == (1437, 360)
+    assert (len(train), len(test)) == (1438, 359)
     assert np.bincount(test.labels).tolist() == pytest.approx([36] * 10, abs=1)
     assert (float(train.images.min()), float(train.images.max())) == (0.0, 1.0)
     assert train.images.shape[1:] == (1, 8, 8)
@@ -40,7 +40,7 @@ def test_the_held_out_fifth_is_stratified_and_apart(digits: Digits) -> None:
 def test_shards_are_those_of_the_partition(digits: Digits) -> None:
     expected = partition(digits._data[0].labels.numpy(), THIRDS)
     for shard in range(3):
-        assert digits.client(shard, THIRDS).get_properties({})["examples"] == len(expected[shard]) == 479
+        assert digits.client(shard, THIRDS).get_properties({})["examples"] == len(expected[shard]) in (479, 480)
 
 
 def train(digits: Digits, epochs: int, rounds: int) -> list[float]:
@@ -93,7 +93,7 @@ def order_of_first_epoch(digits: Digits, shard: int, **config: int) -> list[int]
 
 def test_shuffling_follows_from_seed_round_and_shard(digits: Digits) -> None:
     base = order_of_first_epoch(digits, 0, seed=1, round=1)
-    assert sorted(base) == list(range(479))
+    assert sorted(base) == list(range(480))
     assert order_of_first_epoch(digits, 0, seed=1, round=1) == base
     for other in (
         order_of_first_epoch(digits, 0, seed=2, round=1),
