@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fl.client import main, start_client
+from fl.grpc_proxy import GrpcProxy
 from fl.messages import FitIns, Parameters
 from fl.server import Server
 from profiler.errors import DeviceError, PreconditionError, UsageError, WireError
@@ -68,9 +69,10 @@ def test_a_client_told_to_come_again_comes_again() -> None:
         async with Server() as server:
             running = Running(f"127.0.0.1:{server.port}")
             await server.wait_for({"pi"}, 20.0)
-            proxy = server._proxies["pi"]
+            [proxy] = server.proxies()
+            assert isinstance(proxy, GrpcProxy)
             await proxy.farewell(1, 5.0)
-            while "pi" in server._proxies:
+            while server.proxies():
                 await asyncio.sleep(0.01)
             left_s = time.monotonic()
             await server.wait_for({"pi"}, 20.0)
@@ -109,7 +111,9 @@ def test_a_server_that_does_not_speak_the_protocol_is_told_apart() -> None:
         async with Server() as server:
             running = Running(f"127.0.0.1:{server.port}")
             await server.wait_for({"pi"}, 20.0)
-            await server._proxies["pi"].stream._context.write(b"junk")
+            [proxy] = server.proxies()
+            assert isinstance(proxy, GrpcProxy)
+            await proxy.stream._context.write(b"junk")
             await asyncio.to_thread(running.join)
         return running
 

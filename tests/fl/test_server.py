@@ -244,6 +244,42 @@ def test_farewell_is_bounded_by_time(raw_clients: list[RawClient]) -> None:
     run(test())
 
 
+def test_of_two_that_join_under_one_name_at_once_one_is_refused(raw_clients: list[RawClient]) -> None:
+    async def test() -> None:
+        async with Server() as server:
+            first = RawClient(server.port, "pi")
+            raw_clients.append(first)
+            assert isinstance(codec.decode_instruction(await first.receive()), GetPropertiesIns)
+            second = RawClient(server.port, "pi")  # while the first is still being probed
+            raw_clients.append(second)
+            code, _ = await second.refused()
+            assert code is grpc.StatusCode.ALREADY_EXISTS
+            first.send(codec.encode_reply(GetPropertiesRes({})))
+            await answer_probes(first, n=2)
+            await server.wait_for({"pi"}, 10.0)
+
+    run(test())
+
+
+def test_a_late_client_is_let_finish_and_told_to_leave(raw_clients: list[RawClient]) -> None:
+    async def test() -> None:
+        server = Server()
+        await server.start()
+        client = RawClient(server.port)
+        raw_clients.append(client)
+        await server.wait_for(1, 10.0)
+        with pytest.raises(ClientFailure, match="no answer within"):
+            await server.proxies()[0].fit(FitIns(START), 0.1)
+        leaving = asyncio.ensure_future(server.farewell(10.0))
+        await client.receive()
+        client.send(codec.encode_reply(FitRes(START, 1)))
+        assert codec.decode_instruction(await client.receive()) == ReconnectIns(0)
+        client.send(codec.encode_reply(DisconnectRes()))
+        await leaving
+
+    run(test())
+
+
 def test_a_port_in_use_is_named() -> None:
     async def test() -> None:
         async with Server() as first:

@@ -149,3 +149,31 @@ def test_two_flower_clients_complete_three_rounds(flwr_python: Path, tmp_path: P
         assert evaluate.result.metrics == {"accuracy": 0.75}
         assert fit.timing.device_s is None, "a foreign client does not tell its own time"
         assert fit.timing.round_trip_s > 0
+
+
+BESIDE = """
+from google.protobuf import __version__
+import flwr.proto.transport_pb2 as theirs
+from fl.wire import codec
+from fl.wire import transport_pb2 as ours
+from fl.messages import GetPropertiesIns
+
+message = theirs.ServerMessage()
+message.ParseFromString(codec.encode_instruction(GetPropertiesIns({"lr": 0.5, "n": -3})))
+assert message.get_properties_ins.config["lr"].double == 0.5
+assert message.get_properties_ins.config["n"].sint64 == -3
+assert codec.decode_instruction(message.SerializeToString()) == GetPropertiesIns({"lr": 0.5, "n": -3})
+assert ours.DESCRIPTOR.package == "fedmeter.wire"
+print(__version__)
+"""
+
+
+@pytest.mark.timeout(700)
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="flwr 1.32 needs Python 3.11")
+def test_our_messages_load_beside_flowers_and_mean_the_same(flwr_python: Path) -> None:
+    """One process with both, on the protobuf that Flower pins, which is older than ours."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FLWR_TELEMETRY_ENABLED": "0"}
+    command = [str(flwr_python), "-W", "error::UserWarning:google", "-c", BESIDE]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split(".")[0]) < 7
