@@ -142,3 +142,18 @@ def test_the_spool_is_bounded_and_counts_what_it_loses() -> None:
         spool.add(SpanRecord(str(index), "fit", 0, 1.0))
     assert spool.n_lost == 5
     assert spool.take()[0].span_id == "5"
+
+
+def test_a_span_that_cannot_be_sent_costs_only_itself() -> None:
+    clock, _, profiler = make()
+    client = instrument(Stepping(clock), profiler)
+    with profiler.span("mine", size=2**80, note="x" * 5000):
+        pass
+    with profiler.span("other", note="x" * 5000):
+        pass
+    _, _, metrics = client.fit(ONES, {"epochs": 1, "telemetry": "full"})
+    record = metrics[RECORD_KEY]
+    assert isinstance(record, bytes)
+    spans = decode_spans(record)
+    assert [span.name for span in spans] == ["other", "fit"]
+    assert spans[0].attributes["note"] == "x" * 1000

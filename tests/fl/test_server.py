@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -296,6 +299,35 @@ def test_who_is_missing_is_named() -> None:
                 await server.wait_for({"pi-2", "pi-1"}, 0.1)
             with pytest.raises(PreconditionError, match=r"0 of 2 clients are ready \(none\)"):
                 await server.wait_for(2, 0.1)
+
+    run(test())
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_tls_with_a_certificate_of_our_own(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*make, *files], check=True, capture_output=True, timeout=60)
+
+    async def test() -> None:
+        pem = certificate.read_bytes()
+        server = Server(certificates=(pem, pem, key.read_bytes()))
+        await server.start()
+        joining = asyncio.to_thread(
+            start_client,
+            f"127.0.0.1:{server.port}",
+            Unruly(),
+            device="pi",
+            root_certificates=str(certificate),
+            max_wait_s=20.0,
+        )
+        client = asyncio.ensure_future(joining)
+        await server.wait_for({"pi"}, 20.0)
+        answer = await server.proxies()[0].fit(FitIns(START), 10.0)
+        assert answer.result.num_examples == 10
+        await server.farewell()
+        await client
 
     run(test())
 
