@@ -41,6 +41,7 @@ from profiler.records import SpanRecord
 # Above this size a message is encoded and decoded in a thread: 1 MB takes about 1 ms, and other clients wait for it.
 THREAD_BYTES = 1_000_000
 MAX_CACHED_MESSAGES = 8
+MAX_DECODING = 2  # at once: decoding holds a model three times (message, protobuf's own, arrays)
 MAX_LATE_SPANS = 1_000
 _OWN_KEYS = frozenset({RECEIVED_KEY, HANDOVER_KEY, RECORD_KEY})
 
@@ -80,10 +81,11 @@ class TransportError(Exception):
 class SharedEncoding:
     """Encodes the model once a round for all clients, and each message once for all clients of equal config.
 
-    Keeps what belongs to the latest parameters only.
+    Keeps what belongs to the latest parameters only. `decoding` bounds how many replies are decoded at once.
     """
 
     def __init__(self) -> None:
+        self.decoding = asyncio.Semaphore(MAX_DECODING)
         self._parameters: Parameters | None = None
         self._part: asyncio.Future[bytes] | None = None
         self._messages: dict[bytes, bytes] = {}
@@ -205,10 +207,13 @@ class CallingProxy:
     async def _send(self, ins: Instruction) -> _Received:
         request = await self._encoding.message(ins)
         exchange = await self._transport.exchange(request)
-        reply = await _off_loop(len(exchange.data), codec.decode_reply, exchange.data)
+        n_bytes = len(exchange.data)
+        async with self._encoding.decoding:
+            reply = await _off_loop(n_bytes, codec.decode_reply, exchange.data)
+        exchange = replace(exchange, data=b"")  # a model's size, and the decoded one is another
         cleaned, own = _split(reply)
-        spans = await _off_loop(len(exchange.data), self._read_spans, own)
-        return _Received(cleaned, own, spans, len(request), replace(exchange, data=b""), len(exchange.data))
+        spans = await _off_loop(n_bytes, self._read_spans, own)
+        return _Received(cleaned, own, spans, len(request), exchange, n_bytes)
 
     def _finished(self, task: asyncio.Task[_Received]) -> None:
         self._exchange = None

@@ -36,6 +36,7 @@ MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 MAX_WAIT_S = 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S, PAUSE_GROWTH = 0.1, 5.0, 1.6
 GOODBYE_S = 5.0
+LONGEST_LEAVE_S = 24 * 3600
 
 _log = logging.getLogger("fl")
 
@@ -93,7 +94,7 @@ def _serve(connection: _Connection, client: InstrumentedClient, max_wait_s: floa
         elif leave.seconds <= 0:
             return
         else:
-            clock.sleep(leave.seconds)
+            clock.sleep(min(leave.seconds, LONGEST_LEAVE_S))
             backoff.reset()
 
 

@@ -9,6 +9,7 @@ server asks for it with the config key `telemetry = "full"`: a server that avera
 
 from __future__ import annotations
 
+import logging
 import math
 import operator
 import threading
@@ -23,13 +24,15 @@ from fl.steps import StepControl
 from fl.wire.measurement import RECORD_KEY, encode_spans
 from fl.workload import NumPyClient
 from profiler.clock import Clock
-from profiler.errors import UsageError
+from profiler.errors import UsageError, WireError
 from profiler.records import SpanRecord
 from profiler.span import Profiler, Sink, Span
 
 TELEMETRY_KEY = "telemetry"
 MAX_WAITING_SPANS = 10_000
-MAX_SENT_SPANS = 256  # with one reply; the rest goes with the next
+MAX_SENT_SPANS = 128  # with one reply; the rest goes with the next
+
+_log = logging.getLogger("fl")
 
 Phase = Literal["fit", "evaluate"]
 T = TypeVar("T")
@@ -103,7 +106,7 @@ class InstrumentedClient:
         if config.get(TELEMETRY_KEY) != "full":
             return {}
         records = self.spool.take()
-        return {RECORD_KEY: encode_spans(records)} if records else {}
+        return {RECORD_KEY: _encoded(records)} if records else {}
 
     @contextmanager
     def _measured(self, phase: Phase, config: Config) -> Iterator[tuple[Span, dict[str, Scalar]]]:
@@ -142,6 +145,23 @@ def _tee(first: Sink | None, second: Sink) -> Sink:
         second(record)
 
     return both
+
+
+def _encoded(records: list[SpanRecord]) -> bytes:
+    """A span that cannot be sent (user code may give it any attribute) costs neither the others nor the update."""
+    try:
+        return encode_spans(records)
+    except WireError:
+        return encode_spans([record for record in records if _can_be_sent(record)])
+
+
+def _can_be_sent(record: SpanRecord) -> bool:
+    try:
+        encode_spans([record])
+    except WireError as error:
+        _log.warning("span %s (%s) is dropped: %s", record.span_id, record.name, error)
+        return False
+    return True
 
 
 def call_attributes(call: str, config: Config) -> dict[str, str | int]:

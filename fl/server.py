@@ -37,6 +37,7 @@ N_PROBES = 3  # of the clock offset, right after joining
 PROBE_DEADLINE_S = 10.0
 LIVENESS_DEADLINE_S = 2.0
 FAREWELL_S = 10.0
+POLL_S = 0.02
 
 _log = logging.getLogger("fl")
 
@@ -63,7 +64,8 @@ class Server:
         self._max_message_bytes = max_message_bytes
         self._certificates = certificates
         self._encoding = SharedEncoding()
-        self._proxies: dict[str, GrpcProxy] = {}
+        self._connected: dict[str, GrpcProxy] = {}
+        self._joined: set[GrpcProxy] = set()  # those of them that have been introduced
         self._anonymous = itertools.count(1)
         self._changed = asyncio.Event()
         self._server: grpc.aio.Server | None = None
@@ -100,7 +102,7 @@ class Server:
         if self._server is not None:
             await self._server.stop(grace=None)
             self._server = None
-        for proxy in list(self._proxies.values()):
+        for proxy in list(self._connected.values()):
             proxy.break_off("the server was closed")
 
     async def __aenter__(self) -> Server:
@@ -112,7 +114,7 @@ class Server:
 
     def proxies(self) -> list[ClientProxy]:
         """All connected clients, ready or not, by device id."""
-        return [self._proxies[device] for device in sorted(self._proxies)]
+        return sorted(self._joined, key=lambda proxy: proxy.info.device)
 
     async def wait_for(self, wanted: int | Collection[str], timeout_s: float) -> None:
         """Until so many clients, or these devices, are ready. Raises PreconditionError, naming who is missing."""
@@ -130,18 +132,25 @@ class Server:
             await self._changed.wait()
 
     async def farewell(self, timeout_s: float = FAREWELL_S) -> None:
-        """Tell every client to leave for good, wait for their goodbyes, but not longer than this; then close."""
-        await asyncio.gather(*(self._part(proxy, timeout_s) for proxy in list(self._proxies.values())))
+        """Tell every client to leave for good, wait for their goodbyes, but not longer than this; then close.
+
+        A client that is late with an answer is given this time to finish, so that it leaves in peace too.
+        """
+        await asyncio.gather(*(self._part(proxy, timeout_s) for proxy in list(self._joined)))
         await self.close()
 
     async def _part(self, proxy: GrpcProxy, timeout_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + timeout_s
+        while not proxy.is_ready and proxy.lost is None and loop.time() < until_s:
+            await asyncio.sleep(POLL_S)
         try:
-            await proxy.farewell(0, timeout_s)
+            await proxy.farewell(0, max(POLL_S, until_s - loop.time()))
         except ClientFailure as failure:
             _log.info("farewell: %s", failure)
 
     def _ready(self) -> list[str]:
-        return [device for device, proxy in self._proxies.items() if proxy.is_ready]
+        return [proxy.info.device for proxy in self._joined if proxy.is_ready]
 
     def _notify(self) -> None:
         self._changed.set()
@@ -150,16 +159,22 @@ class Server:
         device = await self._admit(context)
         stream = StreamTransport(context, self._clock)
         proxy = GrpcProxy(self._describe(device), stream, self._encoding, context.peer())
+        self._connected[device] = proxy
         probing = asyncio.create_task(self._introduce(proxy, _device_of(context) is not None))
         reason = "the connection ended: the client was killed, left or lost its network"
         try:
             await stream.run()
         finally:
             probing.cancel()
-            if self._proxies.get(device) is proxy:
-                del self._proxies[device]
-            proxy.break_off(reason)
-            _log.info("%s: %s", device, reason)
+            self._drop(proxy, reason)
+
+    def _drop(self, proxy: GrpcProxy, reason: str) -> None:
+        if self._connected.get(proxy.info.device) is proxy:
+            del self._connected[proxy.info.device]
+        self._joined.discard(proxy)
+        if proxy.lost is None:
+            _log.info("%s: %s", proxy.info.device, reason)
+        proxy.break_off(reason)
 
     async def _introduce(self, proxy: GrpcProxy, is_ours: bool) -> None:
         """Register a client. Ours is probed first, for what it is and for its clock; others may know only training."""
@@ -172,7 +187,7 @@ class Server:
                 _log.info("probe: %s", failure)
         if proxy.lost is None:
             proxy.on_change = self._notify
-            self._proxies[proxy.info.device] = proxy
+            self._joined.add(proxy)
             _log.info("%s: joined from %s", proxy.info.device, proxy.peer)
             self._notify()
 
@@ -184,13 +199,11 @@ class Server:
         if not DEVICE_PATTERN.fullmatch(device):
             reason = f"{DEVICE_KEY} must be 1 to 128 letters, digits and @ . : + - _"
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
-        present = self._proxies.get(device)
-        if present is not None:
+        while (present := self._connected.get(device)) is not None:
             if await _is_alive(present):
                 reason = f"device {device} is connected already, from {present.peer}; give each client its own id"
                 await context.abort(grpc.StatusCode.ALREADY_EXISTS, reason)
-            present.break_off("the device came back on a new connection")
-            self._proxies.pop(device, None)
+            self._drop(present, "the device came back on a new connection")
         return device
 
 

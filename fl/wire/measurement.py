@@ -77,7 +77,7 @@ def _reading_message(reading: EnergyReading) -> pb.Reading:
         coverage=reading.coverage,
         max_gap_s=reading.max_gap_s,
         total_of=reading.total_of,
-        reason=reading.reason,
+        reason=None if reading.reason is None else reading.reason[:MAX_TEXT_CHARS],
     )
 
 
@@ -98,7 +98,7 @@ def _attribute_message(key: str, value: Attribute) -> pb.Attribute:
     if isinstance(value, float):
         return pb.Attribute(double=value)
     if isinstance(value, str):
-        return pb.Attribute(string=value)
+        return pb.Attribute(string=value[:MAX_TEXT_CHARS])
     raise WireError(f"the span attribute {key!r} is {type(value).__name__}; use bool, int, float or str.")
 
 
