@@ -15,22 +15,23 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from profiler.quantities import EnergyReading, Rail, RailKind, Scope, add_energies
 
 MIN_COVERAGE = 0.5
+MIN_WINDOW_JITTERS = 10.0  # a window shorter than this many times the staleness of a reading says little
 GAP_PERIODS = 3.0  # a power rail is bridged, not integrated, over more than this many sampling periods
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(NamedTuple):
     """Joules of some stretch of time, and how well they are known.
 
     `doubt_j` is the half-width of the limits around joules that were bridged; `sampling_j2` the sum of the squared
-    half-widths (J²) of what the trapezoid may have missed between samples.
+    half-widths (J²) of what the trapezoid may have missed between samples. A tuple, since a sampler makes several of
+    them at every tick.
     """
 
     energy_j: float = 0.0
@@ -211,8 +212,7 @@ def between(
     if opened is None or closed is None:
         return EnergyReading.missing(rail.name, rail.scope, reason or "the rail gave no reading when the window opened")
     drawn = closed.tally.minus(opened.tally)
-    tally = replace(
-        drawn,
+    tally = drawn._replace(
         energy_j=closed.energy_j - opened.energy_j,
         doubt_j=drawn.doubt_j + abs(closed.pending_j) + abs(opened.pending_j),
     )
@@ -246,6 +246,9 @@ def _reading(
             coverage=coverage,
             max_gap_s=max_gap_s,
         )
+    if 0 < duration_s < MIN_WINDOW_JITTERS * rail.edge_jitter_s:
+        why = f"below_resolution: {duration_s:.3g} s, and readings are up to {rail.edge_jitter_s:.3g} s old"
+        reason = f"{reason}; {why}" if reason else why
     mean_w = abs(tally.energy_j) / duration_s if duration_s > 0 else 0.0
     first_w, last_w = (max(mean_w, abs(power_w or 0.0)) for power_w in edge_power_w)
     return EnergyReading(
@@ -326,7 +329,7 @@ def _stretches(rail: Rail, good: Sequence[tuple[int, float]], max_gap_s: float |
     periods_s = [(after[0] - before[0]) / 1e9 for before, after in itertools.pairwise(good)]
     if min(periods_s) < 0:
         raise ValueError(f"{rail.name}: the trace runs backwards in time")
-    limit_s = GAP_PERIODS * statistics.median(periods_s) if max_gap_s is None else max_gap_s
+    limit_s = GAP_PERIODS * sorted(periods_s)[len(periods_s) // 2] if max_gap_s is None else max_gap_s
     stretches: list[_Stretch] = []
     power_w: float | None = None
     for (start_ns, before), (end_ns, after), dt_s in zip(good, good[1:], periods_s, strict=False):

@@ -156,6 +156,7 @@ class Sampler:
         return readings
 
     def _run(self) -> None:
+        earlier_s = self._thread_cost_s  # of threads before a restart
         due_ns = time.monotonic_ns()  # real time paces the thread, whatever clock stamps the samples
         while True:
             factor = 1 + self._random.uniform(-self._jitter, self._jitter)
@@ -164,7 +165,7 @@ class Sampler:
                 return
             with self._lock:
                 self._sample()
-                self._thread_cost_s = time.thread_time()
+                self._thread_cost_s = earlier_s + time.thread_time()
 
     def _sample(self) -> Sample:
         """One sample; the caller holds the lock."""

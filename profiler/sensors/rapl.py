@@ -94,7 +94,7 @@ class RaplSensor:
         except PermissionError as error:
             where = error.filename or self._powercap
             return Unavailable(f"{where} is readable by root only", _MAKE_READABLE.format(where=self._powercap))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links that go round in circles
             return Unavailable(f"{error}", "Look at the files below it, and at 'dmesg | grep -i rapl'.")
         total = _total(zones)
         if not total:
@@ -107,7 +107,7 @@ class RaplSensor:
     def open(self) -> None:
         """Raises SensorError where the sensor is unavailable. The files stay open: a read then costs 0.5 µs a rail."""
         self.close()
-        outcome = self.probe()
+        outcome = None if self._zones else self.probe()  # rails stay those that were probed
         if isinstance(outcome, Unavailable):
             raise SensorError(f"rapl: {outcome.reason}.", remedy=outcome.remedy)
         try:
