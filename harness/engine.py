@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from profiler.errors import PreconditionError
 from profiler.records import Row
 
 _FAREWELL_S = 5.0
+_CLOSE_S = 2.0
 _JOIN_POLL_S = 60.0
 
 
@@ -85,12 +87,18 @@ class Engine:
                 if task.id not in self.done.finished:
                     await self._restart_dead(sessions, task)
                     await self._run_task(sessions, task)
+            await self._server.farewell(_FAREWELL_S)
         finally:
-            try:
-                await self._server.farewell(_FAREWELL_S)
-            finally:  # also where a second Ctrl-C breaks the farewell off
-                sessions.stop()
-                self._meter.stop()
+            sessions.stop()
+            self._meter.stop()
+            await self._close()
+
+    async def _close(self) -> None:
+        """Close the server once it has seen that its clients are gone."""
+        until_s = time.monotonic() + _CLOSE_S
+        while self._server.proxies() and time.monotonic() < until_s:
+            await asyncio.sleep(0.01)
+        await self._server.close()
 
     def _launchers(self, log_dir: Path) -> dict[str, Launcher]:
         names = sorted({device.launcher for device in self._devices.values()})
@@ -203,18 +211,7 @@ class Engine:
         self._progress.round_finished(task, rows[-1])
 
     def _strategy(self, task: Task) -> Strategy:
-        options = dict(task.strategy_options)
-        if task.strategy == "cutoff":
-            options["cutoffs"] = task.tau_s
-        strategy = load_strategy(
-            task.strategy,
-            epochs=task.epochs,
-            batch_size=task.batch_size,
-            lr=task.lr,
-            seed=task.seed,
-            fit_timeout_s=self._spec.experiment.fit_timeout_s,
-            **options,
-        )
+        strategy = task_strategy(task, self._spec.experiment)
         names = {device.id: device.config_keys for device in self._members(task) if device.config_keys}
         return RenamedKeys(strategy, names) if names else strategy
 
@@ -244,6 +241,22 @@ class Engine:
         self._store.append(rows)
         for row in rows:
             self.done.note(row)
+
+
+def task_strategy(task: Task, experiment: ExperimentSpec) -> Strategy:
+    """The strategy of a task. Raises UsageError for a name or an option that there is not."""
+    options = dict(task.strategy_options)
+    if task.strategy == "cutoff":
+        options["cutoffs"] = task.tau_s
+    return load_strategy(
+        task.strategy,
+        epochs=task.epochs,
+        batch_size=task.batch_size,
+        lr=task.lr,
+        seed=task.seed,
+        fit_timeout_s=experiment.fit_timeout_s,
+        **options,
+    )
 
 
 class RenamedKeys:

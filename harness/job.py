@@ -11,7 +11,7 @@ from typing import Any
 
 from fl.workload import Workload, load_workload
 from harness.cutoffs import read_cutoffs
-from harness.engine import RunSpec
+from harness.engine import RunSpec, task_strategy
 from harness.experiment import (
     Cutoff,
     CutoffEntry,
@@ -46,6 +46,8 @@ def new_job(args: argparse.Namespace) -> Job:
     fleet = load_fleet(args.fleet or "local", cores=available_cores())
     workload = load_workload(experiment.workload)
     spec = RunSpec(fleet, experiment, make_plan(fleet, experiment, workload.defaults))
+    for task in spec.tasks:
+        task_strategy(task, experiment)  # a wrong option must show before anything is started
     return Job(spec, workload, text, None, Done())
 
 
