@@ -177,7 +177,7 @@ def _parity(blank: Cutoff, reference: Windows, windows: Windows) -> Cutoff:
     if windows.processor == reference.processor:
         return _with_tau(blank, "parity", 0.0, reference, windows, "the reference: needs no cutoff")
     samples = [reference.windows_s, *(s if s.size else np.zeros(1) for s in (reference.comms_s, windows.comms_s))]
-    tau_s = float(parity_statistic(*samples))
+    tau_s = float(parity_statistic(samples[0], samples[1], samples[2]))
     if tau_s <= 0:  # 0 would mean no cutoff at all, the opposite of what is wanted
         note = f"not available: its communication alone is {-tau_s:.3g} s longer than the reference's whole call"
         return replace(blank, kind="parity", note=note)
@@ -238,10 +238,7 @@ class _Grid:
         work = completed_work(group.epochs, by_processor, taus_s)
         known = work >= sweep.epochs[0] - 1e-9
         rounds_s = np.max(
-            [
-                np.minimum(taus_s, windows.median_window_s) + windows.median_comm_s
-                for windows in by_processor.values()
-            ],
+            [np.minimum(taus_s, windows.median_window_s) + windows.median_comm_s for windows in by_processor.values()],
             axis=0,
         )
         return cls(taus_s[known], sweep.predict(work[known]), rounds_s[known], sweep)
@@ -287,7 +284,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("-o", "--output", type=Path, help="write the entries of --kind there, for harness.run --cutoffs")
     made.add_argument("--kind", choices=KINDS, default="parity", help="which kind -o writes (default parity)")
     made.add_argument("--reference", help="processor to be level with (default the one with the shortest fit)")
-    made.add_argument("--max-drop", type=float, default=MAX_DROP, help="accuracy to give up at most, 0..1 (%(default)s)")
+    made.add_argument(
+        "--max-drop", type=float, default=MAX_DROP, help="accuracy to give up at most, 0..1 (%(default)s)"
+    )
     return cli.run(made, _command, argv)
 
 
@@ -343,8 +342,7 @@ def table(made: Sequence[Cutoff]) -> str:
             *(cutoff.kind, _tau_text(cutoff)),
             "" if cutoff.interval is None else f"{cutoff.interval[0]:.4g}..{cutoff.interval[1]:.4g}",
             "" if cutoff.work_fraction is None else f"{cutoff.work_fraction:.3f}",
-            f"{cutoff.round_ratio_uncut:.2f}"
-            + ("" if cutoff.round_ratio is None else f" -> {cutoff.round_ratio:.2f}"),
+            f"{cutoff.round_ratio_uncut:.2f}" + ("" if cutoff.round_ratio is None else f" -> {cutoff.round_ratio:.2f}"),
             _inputs_text(cutoff),
         ]
         for cutoff in made

@@ -320,7 +320,8 @@ def _frame(kind: str, records: Sequence[Row], extra: Sequence[Column] = ()) -> p
     for column in (*KINDS[kind], *extra):
         values = [row.get(column.name) for row in records]
         series[column.name] = pd.Series(values, dtype=_DTYPES[column.type])
-    return pd.DataFrame(series)
+    frame: pd.DataFrame = pd.DataFrame(series)
+    return frame
 
 
 def write_tables(results: Results) -> list[Path]:
@@ -342,7 +343,10 @@ def _parquet(kind: str, records: Sequence[Row]) -> bytes:
     schema = _table_schema(kind)
     json_columns = {column.name for column in KINDS[kind] if column.type == "json"}
     flat = [
-        {name: json.dumps(value) if name in json_columns and value is not None else value for name, value in row.items()}
+        {
+            name: json.dumps(value) if name in json_columns and value is not None else value
+            for name, value in row.items()
+        }
         for row in records
     ]
     sink = pa.BufferOutputStream()

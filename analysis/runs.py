@@ -39,7 +39,8 @@ def runs_table(results: Results) -> pd.DataFrame:
         if task["finished"]:
             own = rounds[key]
             table.append(task | _sums(own) | {"work_done": _work_done(fits[key]), "n_failures": len(failures[key])})
-    return pd.DataFrame(table, dtype="object")
+    frame: pd.DataFrame = pd.DataFrame(table, dtype="object")
+    return frame
 
 
 def _fits(results: Results) -> list[Row]:

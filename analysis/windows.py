@@ -160,5 +160,7 @@ def shares(by_processor: Mapping[str, Windows]) -> dict[str, float]:
 def completed_work(epochs: int, by_processor: Mapping[str, Windows], taus_s: Values) -> Values:
     """Epochs of completed work, mean over clients, if every client had the cutoff τ; float64[n_taus]."""
     parts = shares(by_processor)
-    fractions: Sequence[Values] = [parts[name] * windows.work_fraction(taus_s) for name, windows in by_processor.items()]
-    return epochs * np.sum(fractions, axis=0)
+    fractions: Sequence[Values] = [
+        parts[name] * windows.work_fraction(taus_s) for name, windows in by_processor.items()
+    ]
+    return np.asarray(epochs * np.sum(fractions, axis=0))

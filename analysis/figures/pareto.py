@@ -17,6 +17,8 @@ import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
 
 from analysis.files import write_atomically
 from profiler.quantities import Provenance
@@ -25,11 +27,15 @@ if TYPE_CHECKING:
     from analysis.configurations import Point
     from analysis.pareto import Analysis, Front
 
-_RC = {"svg.hashsalt": "fedmeter", "svg.fonttype": "none", "font.size": 9.0, "axes.titlesize": 10.0}
+_RC: dict[Any, Any] = {"svg.hashsalt": "fedmeter", "svg.fonttype": "none", "font.size": 9.0, "axes.titlesize": 10.0}
 _DPI = 130
 _AXES = {"time_s": ("time", "s", 60.0, "min"), "energy_j": ("energy", "J", 1000.0, "kJ")}
-# Offsets that annotations try in turn, in points: right above first, since fronts rise to the right.
-_OFFSETS = ((6, -11), (6, 6), (-6, 6), (-6, -12), (6, -22), (6, 17), (-6, 17), (-6, -23), (10, -33), (10, 28))
+# Offsets that labels try in turn, in points: right below first, since a front rises to the right.
+_OFFSETS = ((6, -11), (6, 6), (-6, 6), (-6, -12), (10, -24), (10, 18), (10, -36), (10, 30), (-10, 18), (-10, -24))
+_LEADER = {"arrowstyle": "-", "color": "0.55", "linewidth": 0.7}
+
+
+_HALO = withStroke(linewidth=2.5, foreground="white")  # keeps a label readable on a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,10 @@ def draw(analysis: Analysis, paths: Sequence[Path]) -> None:
         for axes, cost in zip(figure.subplots(1, 2), _AXES, strict=True):
             _panel(axes, analysis, cost)
         figure.suptitle(_title(analysis), fontsize=10.5)
-        figure.legend(handles=_legend(analysis), loc="outside lower center", ncols=6, frameon=False)
+        figure.legend(handles=_legend(analysis), loc="outside lower center", ncols=4, frameon=False)
+        figure.draw_without_rendering()  # fixes the layout, so that positions in pixels mean something
+        for axes, cost in zip(figure.axes, _AXES, strict=True):
+            _annotate(axes, analysis, cost)
         for path in paths:
             write_atomically(path, _encoded(figure, path.suffix.lstrip(".")))
 
@@ -70,7 +79,7 @@ def _title(analysis: Analysis) -> str:
 
 
 def _panel(axes: Any, analysis: Analysis, cost: str) -> None:
-    shown = [point for point in analysis.points if point.has(("accuracy", cost))]
+    shown = _shown(analysis, cost)
     front = next((front for front in analysis.pairs if front.objectives[1] == cost), None)
     scale = _scale(shown, cost)
     axes.set_title(f"accuracy against {scale.name}")
@@ -85,10 +94,16 @@ def _panel(axes: Any, analysis: Analysis, cost: str) -> None:
     for point in shown:
         _draw_point(axes, point, scale, cost, on_front=point.label in front.labels)
     axes.margins(x=0.16, y=0.16)
-    _annotate(axes, shown, scale, cost)
     if front.knee_label is None:
-        axes.text(0.99, 0.01, front.no_knee, transform=axes.transAxes, ha="right", va="bottom", fontsize=7, color="0.35")
+        axes.text(
+            0.99, 0.01, front.no_knee, transform=axes.transAxes, ha="right", va="bottom", fontsize=7, color="0.35"
+        )
     sns.despine(ax=axes)
+
+
+def _shown(analysis: Analysis, cost: str) -> list[Point]:
+    pair = ("accuracy", cost)
+    return [point for point in analysis.points if point.has(pair)] if set(pair) <= set(analysis.objectives) else []
 
 
 def _scale(shown: Sequence[Point], cost: str) -> _Scale:
@@ -142,23 +157,26 @@ def _draw_point(axes: Any, point: Point, scale: _Scale, cost: str, *, on_front: 
     )
 
 
-def _annotate(axes: Any, shown: Sequence[Point], scale: _Scale, cost: str) -> None:
+def _annotate(axes: Any, analysis: Analysis, cost: str) -> None:
     """Label each point where its text covers least: neither another label nor a mark."""
-    figure = axes.figure
-    figure.draw_without_rendering()  # fixes the layout, so that positions in pixels mean something
-    renderer = figure.canvas.get_renderer()
+    shown = _shown(analysis, cost)
+    if not shown:
+        return
+    renderer, scale = axes.figure.canvas.get_renderer(), _scale(shown, cost)
     places = [(_cost(point, cost) / scale.factor, point.value("accuracy")) for point in shown]
-    marks = [mpl.transforms.Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in axes.transData.transform(places)]
+    marks = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in axes.transData.transform(places)]
     taken: list[Any] = list(marks)
     for point, place in zip(shown, places, strict=True):
-        note = axes.annotate(
-            point.label, place, textcoords="offset points", xytext=_OFFSETS[0], fontsize=7.5, zorder=5
-        )
+        note = axes.annotate(point.label, place, textcoords="offset points", xytext=_OFFSETS[0], fontsize=7.5, zorder=5)
+        note.set_path_effects([_HALO])
         costs = []
         for offset in _OFFSETS:
             _move(note, offset)
             costs.append(_overlap(note.get_window_extent(renderer), taken, axes.bbox))
-        _move(note, _OFFSETS[costs.index(min(costs))])
+        chosen = _OFFSETS[costs.index(min(costs))]
+        _move(note, chosen)
+        if abs(chosen[1]) > 12:  # far enough to be taken for another point's
+            axes.annotate("", place, textcoords="offset points", xytext=chosen, arrowprops=_LEADER, zorder=2)
         taken.append(note.get_window_extent(renderer))
 
 
@@ -169,9 +187,9 @@ def _move(note: Any, offset: tuple[int, int]) -> None:
 
 def _overlap(box: Any, taken: Sequence[Any], inside: Any) -> float:
     """Pixels squared that a label would cover, or that would stick out of the panel."""
-    shared = [mpl.transforms.Bbox.intersection(box, other) for other in taken]
+    shared = [Bbox.intersection(box, other) for other in taken]
     covered = sum(common.width * common.height for common in shared if common is not None)
-    visible = mpl.transforms.Bbox.intersection(box, inside)
+    visible = Bbox.intersection(box, inside)
     return float(covered + box.width * box.height - (visible.width * visible.height if visible is not None else 0.0))
 
 
@@ -186,8 +204,12 @@ _MEANINGS = (
 def _legend(analysis: Analysis) -> list[Line2D]:
     kinds = {Provenance.COUNTER if p.provenance.is_measured else p.provenance for p in analysis.points}
     present = [(kind, meaning) for kind, meaning in _MEANINGS if kind in kinds]
-    entries = [Line2D([], [], label=f"on the front, {meaning}", **_style(kind, on_front=True)) for kind, meaning in present]
-    entries += [Line2D([], [], label=f"dominated, {meaning}", **_style(kind, on_front=False)) for kind, meaning in present]
+    entries = [
+        Line2D([], [], label=f"on the front, {meaning}", **_style(kind, on_front=True)) for kind, meaning in present
+    ]
+    entries += [
+        Line2D([], [], label=f"dominated, {meaning}", **_style(kind, on_front=False)) for kind, meaning in present
+    ]
     ring = {"marker": "o", "markersize": 13, "fillstyle": "none", "linestyle": "none", "color": _colours()[3]}
     entries.append(Line2D([], [], color="0.45", linestyle="--", label="front"))
     entries.append(Line2D([], [], label="knee", **ring))
