@@ -71,8 +71,9 @@ def knee(costs: Sequence[float], gains: Sequence[float]) -> Knee:
     The height is y - x, which is the distance to the chord times the square root of 2 (Kneedle: Satopää et al., 2011,
     without its smoothing). No knee for fewer than 3 distinct points, nor where none lies above the chord.
 
-    >>> knee([17.63, 36.83, 80.32], [0.48, 0.64, 0.67])
-    Knee(index=1, height=0.5358394583526134, reason='')
+    >>> found = knee([17.63, 36.83, 80.32], [0.48, 0.64, 0.67])
+    >>> found.index, round(found.height, 4)
+    (1, 0.5358)
     """
     n_distinct = len(set(zip(costs, gains, strict=True)))
     if n_distinct < 3:

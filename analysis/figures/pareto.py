@@ -17,7 +17,6 @@ import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
 from analysis.files import write_atomically
@@ -35,7 +34,8 @@ _OFFSETS = ((6, -11), (6, 6), (-6, 6), (-6, -12), (10, -24), (10, 18), (10, -36)
 _LEADER = {"arrowstyle": "-", "color": "0.55", "linewidth": 0.7}
 
 
-_HALO = withStroke(linewidth=2.5, foreground="white")  # keeps a label readable on a line
+# Keeps a label readable on a line, and text in an SVG (a path effect would turn it into outlines).
+_HALO = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ def _annotate(axes: Any, analysis: Analysis, cost: str) -> None:
     taken: list[Any] = list(marks)
     for point, place in zip(shown, places, strict=True):
         note = axes.annotate(point.label, place, textcoords="offset points", xytext=_OFFSETS[0], fontsize=7.5, zorder=5)
-        note.set_path_effects([_HALO])
+        note.set_bbox(_HALO)
         costs = []
         for offset in _OFFSETS:
             _move(note, offset)
