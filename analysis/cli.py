@@ -41,7 +41,7 @@ def run(made: argparse.ArgumentParser, command: Command, argv: Sequence[str] | N
     except (FedmeterError, OSError) as error:
         if arguments.verbose:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return error.exit_code if isinstance(error, FedmeterError) else 3
     return code
 
@@ -57,7 +57,7 @@ def _close_stdout() -> int:
 def say(*lines: str) -> None:
     """Progress, notes and paths: everything that is not the result goes to stderr."""
     for line in lines:
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
 
 
 def choose(what: str, given: str, valid: Iterable[str]) -> str:

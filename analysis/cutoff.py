@@ -305,9 +305,11 @@ def _command(arguments: argparse.Namespace) -> int:
     cli.say(*(f"note: {line}" for line in _remarks(groups, arguments.reference)))
     document = _document(arguments.kind, made, results, len(uncut))
     everything = {**document, "cutoffs": [_entry(cutoff) for cutoff in made]}
-    print(json.dumps(everything, indent=2, allow_nan=False) if arguments.json else table(made), flush=True)
-    if arguments.output is not None:
-        _write(arguments.output, document, made, arguments.kind)
+    try:  # the file first, for a reader of the table may leave early (`| head`)
+        if arguments.output is not None:
+            _write(arguments.output, document, made, arguments.kind)
+    finally:
+        print(json.dumps(everything, indent=2, allow_nan=False) if arguments.json else table(made), flush=True)
     return 0
 
 

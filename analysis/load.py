@@ -131,7 +131,7 @@ def _listed(names: Iterable[object], limit: int = 8) -> str:
 def _open_run(folder: Path) -> Run:
     info = read_json(folder / "run.json")
     schema, run_id = info.get("schema"), info.get("run_id")
-    if not isinstance(schema, int) or isinstance(schema, bool) or not isinstance(run_id, str) or not run_id:
+    if not isinstance(schema, int) or isinstance(schema, bool) or not _is_name(run_id):
         raise ResultsError(
             f"{folder / 'run.json'} is not of a fedmeter run: no integer 'schema' and text 'run_id' in it.",
             remedy="Move that folder out of the results.",
@@ -141,7 +141,11 @@ def _open_run(folder: Path) -> Run:
             f"{folder / 'run.json'} has schema {schema}; this version reads up to {SCHEMA_VERSION}.",
             remedy=f"Use the fedmeter that wrote it ({info.get('fedmeter', 'a newer one')}) or later.",
         )
-    return Run(run_id, folder, info, interrupted=not (folder / "end.json").is_file())
+    return Run(str(run_id), folder, info, interrupted=not (folder / "end.json").is_file())
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != "" and value.isprintable()
 
 
 def _refuse_copies(runs: Sequence[Run]) -> None:

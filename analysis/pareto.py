@@ -25,7 +25,7 @@ OBJECTIVES: Mapping[str, bool] = {"accuracy": True, "time_s": False, "energy_j":
 """Objective -> whether more is better."""
 UNITS: Mapping[str, str] = {"accuracy": "1", "time_s": "s", "energy_j": "J"}
 FIGURE_GROUP = "fedmeter.figures"
-_REFERENCE_MARGIN = 1.1
+_REFERENCE_MARGIN = 0.1
 _ACCURACY_SLACK = 0.01
 
 Draw = Callable[["Analysis", Sequence[Path]], None]
@@ -115,7 +115,8 @@ def _default_reference(values: Sequence[Sequence[float]], objectives: Sequence[s
         return ()
     worst = [max(column) for column in zip(*values, strict=True)]
     return tuple(
-        0.0 if OBJECTIVES[name] else value * _REFERENCE_MARGIN for name, value in zip(objectives, worst, strict=True)
+        0.0 if OBJECTIVES[name] else value + _REFERENCE_MARGIN * abs(value)
+        for name, value in zip(objectives, worst, strict=True)
     )
 
 
@@ -191,8 +192,10 @@ def _command(arguments: argparse.Namespace) -> int:
         raise ResultsError("no configuration has the objectives: " + " ".join(tables.missing_lines(analysis.points)))
     text = tables.text(analysis)
     document = json.dumps(tables.document(analysis), indent=2, ensure_ascii=False, allow_nan=False)
-    print(document if arguments.json else text, flush=True)
-    written = _write(analysis, document, arguments.output or arguments.results[0] / "analysis")
+    try:  # files first, for a reader of the table may leave early (`| head`)
+        written = _write(analysis, document, arguments.output or arguments.results[0] / "analysis")
+    finally:  # and the table even where the folder cannot be written
+        print(document if arguments.json else text, flush=True)
     cli.say("wrote " + ", ".join(str(path) for path in written))
     return 0
 

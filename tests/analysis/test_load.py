@@ -70,6 +70,7 @@ def test_nothing_there(tmp_path: Path, make: str) -> None:
         ("{", "run.json"),
         ("[" * 100_000, "run.json"),
         ('{"schema": NaN}', "NaN"),
+        ('{"schema": 1, "run_id": "\\u001b[2J"}', "not of a fedmeter run"),
         ('{"schema": true, "run_id": "x"}', "not of a fedmeter run"),
         ('{"schema": 2, "run_id": "x", "fedmeter": "9.9"}', "9.9"),
     ],

@@ -143,6 +143,33 @@ def test_mixed_provenance_is_said(tmp_path: Path) -> None:
     assert same.notes == ("All energies are estimated by a model of this machine, not measured.",)
 
 
+def test_mixed_scope_is_said(tmp_path: Path) -> None:
+    runs = [Task("a"), Task("b", epochs=5)]
+    RunFolder(tmp_path).write(runs)
+    table = rows(runs_table(load([tmp_path])))
+    table[0]["energy_scope"] = "wall"
+    assert any("MIXED SCOPE" in note and "package, wall" in note for note in analyse(table).notes)
+
+
+def test_the_table_is_shown_even_where_no_file_can_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunFolder(tmp_path).write(demo_tasks())
+    (tmp_path / "blocked").write_text("a file, not a folder")
+    assert main([str(tmp_path), "-o", str(tmp_path / "blocked")]) == 3
+    out, err = capsys.readouterr()
+    assert "E=10, C=3, tau=parity" in out
+    assert "blocked" in err
+
+
+def test_the_default_reference_is_worse_than_every_point(tmp_path: Path) -> None:
+    RunFolder(tmp_path).write(demo_tasks())
+    table = rows(runs_table(load([tmp_path])))
+    for run in table:
+        run["energy_j"] -= 1000  # a net energy can be negative
+    assert analyse(table).n_beyond_reference == 0
+
+
 def test_a_configuration_without_energy_is_listed_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     RunFolder(tmp_path).write([*demo_tasks(), Task("x", epochs=20, clients=3, energy_j=None, accuracy=0.99)])
     assert main([str(tmp_path)]) == 0
@@ -181,4 +208,4 @@ def test_as_a_command_with_a_reader_that_leaves(tmp_path: Path) -> None:
         process.stdout.close()
         assert process.wait(timeout=60) == 0
         assert b"Traceback" not in process.stderr.read()
-    assert not (tmp_path / "analysis" / "pareto.json.tmp").exists()
+    assert (tmp_path / "analysis" / "pareto.md").exists()
