@@ -1,0 +1,273 @@
+"""Accuracy, time and energy of every configuration: fronts, who dominates whom, knees, hypervolume, one choice.
+
+python -m analysis.pareto results/ [--objectives accuracy,time_s,energy_j] [--energy gross|net|fit] [--where K=V]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from analysis import cli, fronts, tables
+from analysis.configurations import ENERGY_COLUMNS, PARAMETERS, EnergyKind, Point, cutoff_text, points
+from analysis.files import write_atomically
+from analysis.load import load, rows
+from analysis.runs import runs_table
+from profiler.errors import PreconditionError, ResultsError, UsageError
+from profiler.records import Row
+
+OBJECTIVES: Mapping[str, bool] = {"accuracy": True, "time_s": False, "energy_j": False}
+"""Objective -> whether more is better."""
+UNITS: Mapping[str, str] = {"accuracy": "1", "time_s": "s", "energy_j": "J"}
+FIGURE_GROUP = "fedmeter.figures"
+_REFERENCE_MARGIN = 0.1
+_ACCURACY_SLACK = 0.01
+
+Draw = Callable[["Analysis", Sequence[Path]], None]
+"""A figure of the entry points `fedmeter.figures`: writes itself to each path, in the format of its suffix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The front over some objectives: labels of its points, and the knee where there are two objectives."""
+
+    objectives: tuple[str, ...]
+    labels: tuple[str, ...]
+    knee_label: str | None = None
+    knee_height: float | None = None
+    no_knee: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Everything that table, JSON, report and figure say. `dominated_by` has an entry for each complete point."""
+
+    objectives: tuple[str, ...]
+    energy: EnergyKind
+    points: tuple[Point, ...]
+    dominated_by: Mapping[str, str | None]
+    front: Front
+    pairs: tuple[Front, ...]
+    reference: tuple[float, ...]
+    hypervolume: float
+    n_beyond_reference: int
+    notes: tuple[str, ...]
+    recommendation: str
+
+    @property
+    def incomplete(self) -> list[Point]:
+        return [point for point in self.points if not point.has(self.objectives)]
+
+
+def analyse(
+    runs: Iterable[Row],
+    *,
+    objectives: Sequence[str] = tuple(OBJECTIVES),
+    energy: EnergyKind = "gross",
+    reference: Sequence[float] | None = None,
+) -> Analysis:
+    """Fronts of some rows of `runs_table`. Raises UsageError where they are of several workloads."""
+    made = points(runs, objectives, energy)
+    _refuse_mixed_workloads(made)
+    complete = [point for point in made if point.has(objectives)]
+    values = [_values(point, objectives) for point in complete]
+    maximise = [OBJECTIVES[name] for name in objectives]
+    by = fronts.dominators(values, maximise)
+    chosen = tuple(reference) if reference is not None else _default_reference(values, objectives)
+    pairs = tuple(_pair(made, cost) for cost in ("time_s", "energy_j") if {"accuracy", cost} <= set(objectives))
+    return Analysis(
+        objectives=tuple(objectives),
+        energy=energy,
+        points=tuple(made),
+        dominated_by={p.label: None if i is None else complete[i].label for p, i in zip(complete, by, strict=True)},
+        front=Front(tuple(objectives), tuple(p.label for p, i in zip(complete, by, strict=True) if i is None)),
+        pairs=pairs,
+        reference=chosen,
+        hypervolume=fronts.hypervolume(values, chosen, maximise),
+        n_beyond_reference=sum(not _within(value, chosen, maximise) for value in values),
+        notes=tuple(tables.notes(made, objectives)),
+        recommendation=_recommendation(complete or [p for p in made if p.has(("accuracy", "time_s"))], pairs),
+    )
+
+
+def _values(point: Point, objectives: Sequence[str]) -> list[float]:
+    values = [point.value(name) for name in objectives]
+    return [value for value in values if value is not None]
+
+
+def _refuse_mixed_workloads(made: Sequence[Point]) -> None:
+    workloads = sorted({point.workload for point in made})
+    if len(workloads) > 1:
+        raise UsageError(
+            f"{len(workloads)} workloads in one front cannot be compared: {', '.join(workloads)}.",
+            remedy=f"Choose one: --where workload={workloads[0]}.",
+        )
+
+
+def _default_reference(values: Sequence[Sequence[float]], objectives: Sequence[str]) -> tuple[float, ...]:
+    """The worst value of each objective with a margin of a tenth; accuracy 0."""
+    if not values:
+        return ()
+    worst = [max(column) for column in zip(*values, strict=True)]
+    return tuple(
+        0.0 if OBJECTIVES[name] else value + _REFERENCE_MARGIN * abs(value)
+        for name, value in zip(objectives, worst, strict=True)
+    )
+
+
+def _within(value: Sequence[float], reference: Sequence[float], maximise: Sequence[bool]) -> bool:
+    return all(v > r if more else v < r for v, r, more in zip(value, reference, maximise, strict=True))
+
+
+def _pair(made: Sequence[Point], cost: str) -> Front:
+    """The front of accuracy against one cost, over all points that have these two, by growing cost."""
+    objectives = ("accuracy", cost)
+    complete = [point for point in made if point.has(objectives)]
+    flags = fronts.on_front([_values(point, objectives) for point in complete], [True, False])
+    kept = sorted(
+        ((_values(p, objectives), p.label) for p, flag in zip(complete, flags, strict=True) if flag),
+        key=lambda item: (item[0][1], item[1]),
+    )
+    found = fronts.knee([value[1] for value, _ in kept], [value[0] for value, _ in kept])
+    label = None if found.index is None else kept[found.index][1]
+    return Front(objectives, tuple(label for _, label in kept), label, found.height, found.reason)
+
+
+def _recommendation(complete: Sequence[Point], pairs: Sequence[Front]) -> str:
+    if not complete:
+        return "No recommendation: no configuration has accuracy and time."
+    labels = {point.label for point in complete}
+    knees = {front.objectives[1]: front.knee_label for front in pairs if front.knee_label in labels}
+    if knees:
+        return "Recommended: " + "; ".join(
+            f"{label} (knee of accuracy against {' and '.join(_cost_name(c) for c in knees if knees[c] == label)})"
+            for label in dict.fromkeys(knees.values())
+        )
+    return _cheapest_good(complete)
+
+
+def _cost_name(objective: str) -> str:
+    return {"time_s": "time", "energy_j": "energy"}[objective]
+
+
+def _cheapest_good(complete: Sequence[Point]) -> str:
+    """Without a knee: the cheapest of those that are as good as the best, within a point of accuracy."""
+    best = max((point.accuracy for point in complete if point.accuracy is not None), default=None)
+    cost = "energy_j" if complete[0].energy_j is not None else "time_s"
+    if best is None:
+        good = list(complete)
+    else:
+        good = [p for p in complete if p.accuracy is not None and p.accuracy >= best - _ACCURACY_SLACK]
+    choice = min(good, key=lambda point: (point.value(cost) or 0.0, point.label))
+    within = "" if best is None else f" within {_ACCURACY_SLACK} of the best accuracy {best:.4g}"
+    return f"Recommended: {choice.label} (least {_cost_name(cost)}{within}; no knee)"
+
+
+# The main
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    made = cli.parser("analysis.pareto", "Fronts of accuracy, time and energy over the configurations in results.")
+    made.add_argument("--objectives", default=",".join(OBJECTIVES), help="some of %(default)s")
+    made.add_argument("--energy", choices=list(ENERGY_COLUMNS), default="gross", help="which energy (default gross)")
+    made.add_argument("--ref", help="reference point of the hypervolume, in the units shown: 0,6000,120000")
+    made.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help="use only such configurations")
+    made.add_argument("-o", "--output", type=Path, help="folder for the files (default RESULTS/analysis)")
+    return cli.run(made, _command, argv)
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    objectives = _objectives(arguments.objectives)
+    reference = _reference(arguments.ref, objectives)
+    results = load(arguments.results)
+    cli.say(*(f"note: {warning}" for warning in results.warnings))
+    runs = _where(rows(runs_table(results)), arguments.where)
+    analysis = analyse(runs, objectives=objectives, energy=arguments.energy, reference=reference)
+    if not analysis.front.labels and not any(front.labels for front in analysis.pairs):
+        raise ResultsError("no configuration has the objectives: " + " ".join(tables.missing_lines(analysis.points)))
+    text = tables.text(analysis)
+    document = json.dumps(tables.document(analysis), indent=2, ensure_ascii=False, allow_nan=False)
+    try:  # files first, for a reader of the table may leave early (`| head`)
+        written = _write(analysis, document, arguments.output or arguments.results[0] / "analysis")
+    finally:  # and the table even where the folder cannot be written
+        print(document if arguments.json else text, flush=True)
+    cli.say("wrote " + ", ".join(str(path) for path in written))
+    return 0
+
+
+def _objectives(given: str) -> tuple[str, ...]:
+    names = tuple(cli.choose("--objectives", name.strip(), OBJECTIVES) for name in given.split(","))
+    if len(set(names)) != len(names) or len(names) < 2:
+        raise UsageError(f"--objectives {given}: two or three different ones are needed.")
+    return names
+
+
+def _reference(given: str | None, objectives: Sequence[str]) -> tuple[float, ...] | None:
+    if given is None:
+        return None
+    try:
+        values = tuple(float(part) for part in given.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != len(objectives) or not all(math.isfinite(value) for value in values):
+        raise UsageError(f"--ref {given}: needs {len(objectives)} numbers, for {', '.join(objectives)}.")
+    return values
+
+
+def _where(runs: Sequence[Row], filters: Sequence[str]) -> list[Row]:
+    kept = list(runs)
+    for text in filters:
+        key, equals, wanted = text.partition("=")
+        if not equals:
+            raise UsageError(f"--where {text}: give KEY=VALUE.")
+        cli.choose("--where", key, [*PARAMETERS, "seed", "processor", "cutoff", "run_id"])
+        there = sorted({value for run in kept for value in _where_values(run, key)})
+        kept = [run for run in kept if _same(wanted, _where_values(run, key))]
+        if not kept:
+            raise UsageError(f"--where {text} leaves nothing.", remedy=f"There is {key}={', '.join(there)}.")
+    return kept
+
+
+def _where_values(run: Row, key: str) -> list[str]:
+    if key in ("processor", "processors"):
+        return [cli.printable(name) for name in run["processors"]]
+    if key in ("cutoff", "cutoffs"):
+        return [cutoff_text(run["cutoffs"])]
+    return [cli.printable(str(run[key]))]
+
+
+def _same(wanted: str, values: Sequence[str]) -> bool:
+    if wanted in values:
+        return True
+    try:
+        return float(wanted) in [float(value) for value in values]
+    except ValueError:
+        return False
+
+
+def _write(analysis: Analysis, document: str, folder: Path) -> list[Path]:
+    """CSV, JSON, report and figure, each of them whole or not at all."""
+    figures = [folder / "pareto.png", folder / "pareto.svg"]
+    figure("pareto")(analysis, figures)
+    texts = {"pareto.csv": tables.csv_text(analysis), "pareto.json": document + "\n"}
+    texts["pareto.md"] = tables.markdown(analysis, figures[0].name)
+    for name, content in texts.items():
+        write_atomically(folder / name, content)
+    return [*(folder / name for name in texts), *figures]
+
+
+def figure(name: str) -> Draw:
+    """A figure by the name of its entry point. Raises PreconditionError where none is installed under it."""
+    for entry in entry_points(group=FIGURE_GROUP, name=name):
+        draw: Draw = entry.load()
+        return draw
+    raise PreconditionError(f"no figure {name!r} is installed.", remedy="Install fedmeter: pip install -e .")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
