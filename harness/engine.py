@@ -42,6 +42,11 @@ class RunSpec:
     experiment: ExperimentSpec
     tasks: tuple[Task, ...]
 
+    @property
+    def devices(self) -> tuple[DeviceSpec, ...]:
+        """Those that take part in any task."""
+        return self.fleet.first(max(task.clients for task in self.tasks))
+
 
 class Engine:
     """One run over one store. `done` is what an earlier attempt has left."""
@@ -63,10 +68,8 @@ class Engine:
         self._clock = clock
         self._progress = progress
         self.done = done
-        self._devices = {device.id: device for device in spec.fleet.devices}
-        self._shared = frozenset(
-            device.id for device in spec.fleet.devices if launcher_class(device.launcher).shares_host
-        )
+        self._devices = {device.id: device for device in spec.devices}
+        self._shared = frozenset(device.id for device in spec.devices if launcher_class(device.launcher).shares_host)
         self._server = Server(spec.fleet.address, describe=self._describe)
 
     async def run(self) -> None:
@@ -76,7 +79,7 @@ class Engine:
         join = JoinSpec(
             f"{host}:{port}",
             self._spec.experiment.workload,
-            self._spec.experiment.partition(len(self._devices)),
+            self._spec.experiment.partition(len(self._spec.fleet.devices)),
         )
         sessions = Sessions(self._launchers(self._store.logs), join, self._joined)
         self._meter.start()

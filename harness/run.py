@@ -85,7 +85,7 @@ def _main(args: argparse.Namespace) -> int:
     probes = probe_sensors(args.sysfs_root, clock)
     if args.check:
         return EXIT_OK if check(job.spec, probes, as_json=args.json) else EXIT_PRECONDITION
-    chosen = choose(probes, [name for device in job.spec.fleet.devices for name in device.require])
+    chosen = choose(probes, [name for device in job.spec.devices for name in device.require])
     meter = HostMeter(probes, chosen, clock, rate_hz=job.spec.fleet.meter_rate_hz)
     progress = Progress(len(job.spec.tasks) - len(job.done.finished), quiet=args.quiet)
     for line in preamble(job.spec, meter):

@@ -22,12 +22,12 @@ from profiler.sensor import Probe
 
 def preamble(spec: RunSpec, meter: HostMeter) -> list[str]:
     lines = [
-        f"fleet {spec.fleet.name}: {len(spec.fleet.devices)} clients; experiment {spec.experiment.name}: "
+        f"fleet {spec.fleet.name}: {len(spec.devices)} clients; experiment {spec.experiment.name}: "
         f"{len(spec.tasks)} tasks of workload {spec.experiment.workload}",
         f"energy of this host: {meter.description}",
     ]
     lines += _better_sensors(meter)
-    wanted = sum(launcher_class(device.launcher).cores(device) for device in spec.fleet.devices)
+    wanted = sum(launcher_class(device.launcher).cores(device) for device in spec.devices)
     if wanted > available_cores() + 1e-9:
         lines.append(
             f"note: the clients can use {wanted:g} cores, this host has {available_cores()}: they will slow each other"
@@ -68,7 +68,7 @@ def print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
 
 def show_plan(spec: RunSpec, *, as_json: bool) -> None:
     if as_json:
-        devices = [asdict(device) for device in spec.fleet.devices]
+        devices = [asdict(device) for device in spec.devices]
         tasks = [task.row() for task in spec.tasks]
         print(json.dumps({"fleet": spec.fleet.name, "devices": devices, "tasks": tasks}, indent=2, allow_nan=False))
         return
@@ -76,7 +76,7 @@ def show_plan(spec: RunSpec, *, as_json: bool) -> None:
         tabulate(
             [
                 {"device": device.id, "launcher": device.launcher, "processor": device.processor, "shard": device.shard}
-                for device in spec.fleet.devices
+                for device in spec.devices
             ],
             headers="keys",
         )
@@ -102,7 +102,7 @@ def show_plan(spec: RunSpec, *, as_json: bool) -> None:
 
 def check(spec: RunSpec, probes: list[Probe], *, as_json: bool) -> bool:
     """Print what probing devices and sensors gave; whether a run could begin."""
-    required = {name for device in spec.fleet.devices for name in device.require}
+    required = {name for device in spec.devices for name in device.require}
     chosen, problem = None, ""
     try:
         chosen = choose(probes, required)
@@ -110,7 +110,7 @@ def check(spec: RunSpec, probes: list[Probe], *, as_json: bool) -> bool:
         problem = str(error)
     meter = HostMeter(probes, chosen, SystemClock(), rate_hz=spec.fleet.meter_rate_hz)
     devices = []
-    for device in spec.fleet.devices:
+    for device in spec.devices:
         outcome = launcher_class(device.launcher).check(device)
         devices.append({"device": device.id, "processor": device.processor, "ok": outcome.ok, "detail": outcome.detail})
     sensors = meter.facts()["sensors"]

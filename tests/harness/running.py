@@ -14,17 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.run import main
 from profiler.records import Row, TornLine, read_lines
 
 REPOSITORY = Path(__file__).parents[2]
+SHARDS = 6  # the clients are the first two of so many devices: small shards make short rounds
 FLEET = """name = "pair"
 [[device]]
 id = "fast"
 processor = "cpu"
+{fast}
 [[device]]
 id = "slow"
 processor = "cpu@0.4"
 cpu_limit = 0.4
+[[device]]
+id = "unused-{{n}}"
+count = {unused}
+processor = "cpu"
 """
 EXPERIMENT = """name = "short"
 workload = "digits"
@@ -32,6 +39,7 @@ rounds = {rounds}
 idle_s = {idle_s}
 [sweep]
 epochs = {epochs}
+clients = [2]
 """
 
 
@@ -45,14 +53,22 @@ class Bench:
     def results(self) -> Path:
         return self.folder / "results"
 
-    def write(self, *, rounds: int = 2, epochs: Sequence[int] = (1,), idle_s: float = 0.5, fleet: str = FLEET) -> None:
-        (self.folder / "fleet.toml").write_text(fleet)
+    def write(
+        self, *, rounds: int = 2, epochs: Sequence[int] = (1,), idle_s: float = 0.5, fast: str = "", more: str = ""
+    ) -> None:
+        """`fast` is added to the entry of the fast device, `more` to the end of the fleet file."""
+        fleet = FLEET.format(fast=fast, unused=SHARDS - 2)
+        (self.folder / "fleet.toml").write_text(fleet + more)
         text = EXPERIMENT.format(rounds=rounds, epochs=list(epochs), idle_s=idle_s)
         (self.folder / "experiment.toml").write_text(text)
 
     def command(self, *arguments: object) -> list[str]:
         fixed = ["fleet.toml", "--experiment", "experiment.toml", "-o", "results"]
         return module("harness.run", *([] if "--resume" in arguments else fixed), *arguments)
+
+    def main(self, *arguments: object) -> int:
+        """In this process; the current folder must be the bench's."""
+        return main(self.command(*arguments)[3:])
 
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         return finish(self.command(*arguments), self.folder)
