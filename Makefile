@@ -26,8 +26,10 @@ demo: $(VENV)/.demo
 	run python -m harness.run --cutoffs cutoffs.json; \
 	run python -m analysis.pareto results/
 
+# What measures times or fills the machine runs by itself, after the rest.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 -m "not serial"
+	$(BIN)/python -m pytest -m serial
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

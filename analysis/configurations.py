@@ -127,6 +127,8 @@ def _text(name: str, value: object) -> str:
         return f"C={value}"
     if name == "cutoffs" and isinstance(value, dict):
         return f"tau={cutoff_text(value)}"
+    if name == "strategy" and value == "cutoff":
+        return "strategy=fedavg"  # the same but for tau, which the label shows
     if name == "processors" and isinstance(value, dict):
         return "on=" + printable("+".join(sorted(value)))
     if isinstance(value, dict):

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 from scipy.optimize import isotonic_regression
-from tabulate import tabulate
 
 from analysis import cli, fronts
+from analysis.cutoff_table import table
 from analysis.files import write_atomically
 from analysis.load import Results, load, rows
 from analysis.runs import runs_table
@@ -333,44 +333,6 @@ def _remarks(groups: Mapping[Group, Mapping[str, Windows]], reference: str | Non
         elif len(by_processor) == 1:
             remarks.append(f"{name}: only one processor, {next(iter(by_processor))}: parity is trivially none.")
     return remarks
-
-
-def table(made: Sequence[Cutoff]) -> str:
-    """All kinds, with the inputs of the formula, for a terminal."""
-    columns = ("workload", "processor", "E", "batch", "kind", "tau (s)", "90 %", "work", "round/ref")
-    cells = [
-        [
-            *(cli.printable(cutoff.workload), cli.printable(cutoff.processor), cutoff.epochs, cutoff.batch_size),
-            *(cutoff.kind, _tau_text(cutoff)),
-            "" if cutoff.interval is None else f"{cutoff.interval[0]:.4g}..{cutoff.interval[1]:.4g}",
-            "" if cutoff.work_fraction is None else f"{cutoff.work_fraction:.3f}",
-            f"{cutoff.round_ratio_uncut:.2f}" + ("" if cutoff.round_ratio is None else f" -> {cutoff.round_ratio:.2f}"),
-            _inputs_text(cutoff),
-        ]
-        for cutoff in made
-    ]
-    return tabulate(cells, headers=(*columns, "inputs and notes"), disable_numparse=True, tablefmt="simple")
-
-
-def _tau_text(cutoff: Cutoff) -> str:
-    if cutoff.tau_s is None:
-        return "-"
-    return f"{cutoff.tau_s:.4g}" if cutoff.tau_s else "none"
-
-
-def _inputs_text(cutoff: Cutoff) -> str:
-    inputs = cutoff.inputs
-    if cutoff.kind == "parity":
-        text = (
-            f"W_ref {inputs['median_window_ref_s']:.4g} s (n={inputs['n_ref']}), W {inputs['median_window_s']:.4g} s "
-            f"(n={inputs['n']}), c_ref {inputs['median_comm_ref_s']:.3g} s, c {inputs['median_comm_s']:.3g} s, "
-            f"ref {cli.printable(cutoff.reference)}"
-        )
-    elif "predicted_accuracy" in inputs:
-        text = f"predicted accuracy {inputs['predicted_accuracy']:.4f}"
-    else:
-        text = ""
-    return "; ".join(part for part in (text, cutoff.note) if part)
 
 
 def _document(kind: str, made: Sequence[Cutoff], results: Results, n_tasks: int) -> Row:

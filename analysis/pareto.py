@@ -196,7 +196,7 @@ def _command(arguments: argparse.Namespace) -> int:
         written = _write(analysis, document, arguments.output or arguments.results[0] / "analysis")
     finally:  # and the table even where the folder cannot be written
         print(document if arguments.json else text, flush=True)
-    cli.say("wrote " + ", ".join(str(path) for path in written))
+    cli.say(*(f"{what}: {path}" for what, path in written.items()))
     return 0
 
 
@@ -250,15 +250,19 @@ def _same(wanted: str, values: Sequence[str]) -> bool:
         return False
 
 
-def _write(analysis: Analysis, document: str, folder: Path) -> list[Path]:
-    """CSV, JSON, report and figure, each of them whole or not at all."""
+def _write(analysis: Analysis, document: str, folder: Path) -> dict[str, str]:
+    """CSV, JSON, report and figure, each of them whole or not at all; what is where."""
     figures = [folder / "pareto.png", folder / "pareto.svg"]
     figure("pareto")(analysis, figures)
     texts = {"pareto.csv": tables.csv_text(analysis), "pareto.json": document + "\n"}
     texts["pareto.md"] = tables.markdown(analysis, figures[0].name)
     for name, content in texts.items():
         write_atomically(folder / name, content)
-    return [*(folder / name for name in texts), *figures]
+    return {
+        "table": f"{folder / 'pareto.csv'}, {folder / 'pareto.json'}",
+        "figure": ", ".join(str(path) for path in figures),
+        "report": str(folder / "pareto.md"),
+    }
 
 
 def figure(name: str) -> Draw:

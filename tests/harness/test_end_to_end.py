@@ -16,6 +16,8 @@ import pytest
 from tests.fixtures.powercap import Driver, build_tree
 from tests.harness.running import REPOSITORY, Bench, finish, module, wait_until
 
+pytestmark = pytest.mark.serial
+
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
@@ -50,20 +52,28 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> MainJob:
 
 @pytest.mark.timeout(240)
 def test_joules_match_what_was_counted_up(job: MainJob) -> None:
-    """Of every round, to 0.5 %; and the shares of clients, server and others add up to the host."""
+    """Of a whole run to 0.5 %; of every round to 2 %, since the driver itself may be some milliseconds late."""
     for run in (0, 1):
         calls = [span for span in job.bench.records("span", run) if span["name"] == "call"]
-        rounds = job.bench.records("round", run)
-        assert len(rounds) == 4
-        for row in rounds:
+        metered_j, true_j = [], []
+        for row in job.bench.records("round", run):
             mine = [span for span in calls if (span["task"], span["round"]) == (row["task"], row["round"])]
             start_ns = min(span["start_ns"] for span in mine)
             end_ns = max(span["start_ns"] + round(span["duration_s"] * 1e9) for span in mine)
-            assert row["host_energy_j"] == pytest.approx(job.driver.joules_between(start_ns, end_ns), rel=0.005)
-            shares_j = row["energy_j"] + row["server_energy_j"] + row["other_energy_j"]
-            assert shares_j == pytest.approx(row["host_energy_j"], rel=1e-9)
+            metered_j.append(row["host_energy_j"])
+            true_j.append(job.driver.joules_between(start_ns, end_ns))
             assert row["provenance"] == "counter"
-            assert 0 < row["energy_fit_j"] <= row["energy_j"]
+        assert len(metered_j) == 4
+        assert metered_j == pytest.approx(true_j, rel=0.02)
+        assert sum(metered_j) == pytest.approx(sum(true_j), rel=0.005)
+
+
+def test_shares_add_up_to_the_host(job: MainJob) -> None:
+    for row in job.bench.records("round"):
+        shares_j = row["energy_j"] + row["server_energy_j"] + row["other_energy_j"]
+        assert shares_j == pytest.approx(row["host_energy_j"], rel=1e-9)
+        assert 0 < row["energy_fit_j"] <= row["energy_j"]
+        assert 0 <= row["energy_straggler_wait_j"] <= row["energy_wait_j"] + 1e-9
 
 
 def test_idle_power_and_samples_are_kept(job: MainJob) -> None:

@@ -20,6 +20,8 @@ from profiler.sensor import Available, Probe, Unavailable
 from profiler.sensors.fake import FakeSensor
 from profiler.shares import Tick
 
+pytestmark = pytest.mark.serial
+
 SECOND = 1_000_000_000
 RAIL = Rail("p", Scope.PACKAGE, RailKind.COUNTER_J, Provenance.COUNTER, resolution=1e-6, gain_err=0.01)
 AVAILABLE = Available((RAIL,), ("p",), Scope.HOST, Provenance.COUNTER)

@@ -15,7 +15,7 @@ from harness.launchers.local import tethered
 from harness.meter import process_cpu_s
 from harness.quota import CgroupQuota, DutyCycle, Quota, limit_cpu, sweep_stale_cgroups
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="quotas need Linux")
+pytestmark = [pytest.mark.serial, pytest.mark.skipif(sys.platform != "linux", reason="quotas need Linux")]
 
 BUSY = "import time\nend = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
 

@@ -5,9 +5,13 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 import profiler
 
 HEAVY = ["numpy", "psutil", "torch", "grpc", "pandas", "importlib.metadata", "pyarrow", "asyncio"]
+
+pytestmark = pytest.mark.serial
 
 
 def python(code: str) -> str:
@@ -30,6 +34,8 @@ def test_metering_a_span_loads_nothing_heavy() -> None:
     code = f"""
 import sys
 before = set(sys.modules)
+import pytest
+
 from profiler import Profiler, Sampler, SystemClock
 from profiler.sensors.cpu_model import CpuModelSensor
 from pathlib import Path

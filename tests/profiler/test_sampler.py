@@ -23,6 +23,8 @@ from profiler.sensors.rapl import RaplSensor
 from tests.fixtures.powercap import Driver, build_tree
 from tests.profiler.rails import counter_rail, power_rail
 
+pytestmark = pytest.mark.serial
+
 
 def test_edges_alone_meter_a_counter_exactly() -> None:
     clock = FakeClock()

@@ -1,0 +1,77 @@
+"""Cutoffs as text for a terminal: τ of every kind, what is not available and why, and the inputs of the formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from tabulate import tabulate
+
+from analysis.cli import printable
+
+if TYPE_CHECKING:
+    from analysis.cutoff import Cutoff
+
+FORMULAS = (
+    "parity: tau = W_ref - max(0, c - c_ref); W: median fit window, c: median communication of the fit call.",
+    "accuracy, knee: one tau for all processors, from accuracy as a function of completed epochs (the sweep of E).",
+)
+
+
+def table(cutoffs: Sequence[Cutoff]) -> str:
+    """One block a workload and batch size."""
+    groups = dict.fromkeys((cutoff.workload, cutoff.batch_size) for cutoff in cutoffs)
+    blocks = [
+        _block([cutoff for cutoff in cutoffs if (cutoff.workload, cutoff.batch_size) == group]) for group in groups
+    ]
+    return "\n\n".join([*blocks, "\n".join(FORMULAS)])
+
+
+def _block(cutoffs: Sequence[Cutoff]) -> str:
+    title = f"{printable(cutoffs[0].workload)}, batch size {cutoffs[0].batch_size}"
+    given = [cutoff for cutoff in cutoffs if cutoff.tau_s is not None]
+    lacking = dict.fromkeys(
+        f"E={cutoff.epochs} {cutoff.kind}: {cutoff.note}" for cutoff in cutoffs if cutoff.tau_s is None
+    )
+    parts = [title, _tabulate(_tau_cells(cutoff) for cutoff in given), *(["\n".join(lacking)] if lacking else [])]
+    inputs = {(cutoff.epochs, cutoff.processor): _input_cells(cutoff) for cutoff in cutoffs}
+    return "\n\n".join([*parts, "inputs", _tabulate(inputs.values())])
+
+
+def _tau_cells(cutoff: Cutoff) -> dict[str, str]:
+    now = "" if cutoff.round_ratio is None else f" -> {cutoff.round_ratio:.2f}"
+    accuracy = cutoff.inputs.get("predicted_accuracy")
+    return {
+        "E": str(cutoff.epochs),
+        "kind": cutoff.kind,
+        "processor": printable(cutoff.processor),
+        "tau (s)": f"{cutoff.tau_s:.4g}" if cutoff.tau_s else "none",
+        "90 %": "" if cutoff.interval is None else f"{cutoff.interval[0]:.4g}..{cutoff.interval[1]:.4g}",
+        "work": "" if cutoff.work_fraction is None else f"{cutoff.work_fraction:.3f}",
+        "round/ref": f"{cutoff.round_ratio_uncut:.2f}{now}",
+        "accuracy": f"{accuracy:.4f}" if isinstance(accuracy, float) else "",
+        "note": printable(cutoff.note),
+    }
+
+
+def _input_cells(cutoff: Cutoff) -> dict[str, str]:
+    inputs = cutoff.inputs
+    return {
+        "E": str(cutoff.epochs),
+        "processor": printable(cutoff.processor),
+        "W (s)": f"{inputs['median_window_s']:.4g}",
+        "n": str(inputs["n"]),
+        "c (s)": f"{inputs['median_comm_s']:.3g}",
+        "reference": printable(cutoff.reference),
+        "W_ref (s)": f"{inputs['median_window_ref_s']:.4g}",
+        "c_ref (s)": f"{inputs['median_comm_ref_s']:.3g}",
+    }
+
+
+def _tabulate(rows: Iterable[dict[str, str]]) -> str:
+    kept = list(rows)
+    if not kept:
+        return "no cutoff can be given"
+    if not any(row.get("note") for row in kept):
+        kept = [{name: cell for name, cell in row.items() if name != "note"} for row in kept]
+    return tabulate(kept, headers="keys", disable_numparse=True, tablefmt="simple")
