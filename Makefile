@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROJECT_FILES := pyproject.toml constraints.txt
 
-.PHONY: demo test check bench soak proto clean
+.PHONY: demo test check bench coverage proto clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: $(PROJECT_FILES)
@@ -36,6 +36,22 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# What the instrument itself costs, each figure beside a peer. On an idle machine.
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.bench
+
+coverage: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -m "not serial" --cov
+	$(BIN)/python -m pytest -m serial --cov --cov-append
+	$(BIN)/python -m coverage report
+
+# Generated code is committed. grpcio-tools 1.68.1 makes code that loads with protobuf 5.28 to 7.
+proto:
+	test -x .cache/proto/bin/python || $(PYTHON) -m venv .cache/proto
+	.cache/proto/bin/pip install --quiet grpcio-tools==1.68.1 'setuptools<81'
+	.cache/proto/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. fl/wire/transport.proto fl/wire/measurement.proto
+	sed -i '1i # mypy: disable-error-code="type-arg, valid-type"' fl/wire/transport_pb2.pyi fl/wire/measurement_pb2.pyi
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov
