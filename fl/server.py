@@ -38,6 +38,7 @@ PROBE_DEADLINE_S = 10.0
 LIVENESS_DEADLINE_S = 2.0
 FAREWELL_S = 10.0
 POLL_S = 0.02
+SETTLE_S = 1.0
 
 _log = logging.getLogger("fl")
 
@@ -68,6 +69,7 @@ class Server:
         self._joined: set[GrpcProxy] = set()  # those of them that have been introduced
         self._anonymous = itertools.count(1)
         self._changed = asyncio.Event()
+        self._handlers: set[asyncio.Task[object]] = set()
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> int:
@@ -104,6 +106,14 @@ class Server:
             self._server = None
         for proxy in list(self._connected.values()):
             proxy.break_off("the server was closed")
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Let gRPC's own tasks end; those that an event loop finds when it closes are logged as errors."""
+        if self._handlers:
+            await asyncio.wait(self._handlers, timeout=SETTLE_S)
+        for _ in range(10):
+            await asyncio.sleep(0)
 
     async def __aenter__(self) -> Server:
         await self.start()
@@ -156,6 +166,9 @@ class Server:
         self._changed.set()
 
     async def _join(self, _: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        if (handler := asyncio.current_task()) is not None:
+            self._handlers.add(handler)
+            handler.add_done_callback(self._handlers.discard)
         device = await self._admit(context)
         stream = StreamTransport(context, self._clock)
         proxy = GrpcProxy(self._describe(device), stream, self._encoding, context.peer())

@@ -375,3 +375,22 @@ def test_start_server_gives_up_where_nobody_comes() -> None:
         start_server(free_address(), strategy=strategy, wait_s=0.2)
     with pytest.raises(UsageError, match="num_rounds"):
         start_server(free_address(), strategy=strategy, config=ServerConfig(num_rounds=0))
+
+
+def test_closing_leaves_no_task_behind(caplog: pytest.LogCaptureFixture) -> None:
+    """An event loop cancels the tasks that are left when it closes, and gRPC logs a traceback for each of its own."""
+
+    async def close_with_clients() -> None:
+        server = Server()
+        port = await server.start()
+        clients = [RawClient(port, f"d{n}") for n in range(3)]
+        for client in clients:
+            await client.receive()
+        await server.close()
+        assert [task for task in asyncio.all_tasks() if "_schedule_rpc_coro" in repr(task)] == []
+        for client in clients:
+            client.close()
+
+    for _ in range(5):
+        run(close_with_clients())
+    assert not [record for record in caplog.records if record.name.startswith("grpc")]
