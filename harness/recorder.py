@@ -70,7 +70,7 @@ def failure_row(context: TaskContext, call: CallRecord, round_: int) -> Row:
         "kind": "failure",
         **context.base(round_),
         "device": call.device,
-        "processor": call.processor,
+        "processor": call.processor or context.processors.get(call.device),
         "phase": call.call,
         "reason": call.failure or "no answer",
     }
@@ -97,16 +97,21 @@ def _call_spans(context: TaskContext, result: RoundResult, call: CallRecord, ene
 
 
 def _device_base(context: TaskContext, result: RoundResult, call: CallRecord, span: SpanRecord) -> Row:
-    """A wait travels with the reply after it, so it belongs to the call before, and before a task to no round."""
-    round_: int | None = result.round
-    name: str = call.call
-    if span.name == "wait":
-        if call.call == "evaluate":
-            name = "fit"
-        else:
-            round_ = result.round - 1 if result.round > context.first_round else None
-            name = "evaluate" if result.evaluate_window_ns else "fit"
+    round_, name = _place(context, result, call, span)
     return {**context.base(round_), "device": call.device, "processor": call.processor, "call": name}
+
+
+def _place(context: TaskContext, result: RoundResult, call: CallRecord, span: SpanRecord) -> tuple[int | None, str]:
+    """Round and call that a span belongs to: its own, for a wait or a late reply travels with a later answer.
+
+    What comes with the first answer of a task but is not of that call is left over from before: it has no round.
+    """
+    round_, name = span.attributes.get("round", result.round), span.attributes.get("call", call.call)
+    if not isinstance(round_, int) or not isinstance(name, str):
+        return result.round, call.call
+    is_first = (result.round, call.call) == (context.first_round, "fit")
+    is_left_over = is_first and (span.name == "wait" or (round_, name) != (result.round, "fit"))
+    return (None if is_left_over or not context.first_round <= round_ <= result.round else round_), name
 
 
 def _server_spans(

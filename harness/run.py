@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from harness.engine import Engine
 from harness.host import available_cores, git_state, host_facts, versions
@@ -79,6 +80,9 @@ def _main(args: argparse.Namespace) -> int:
     if args.dry_run:
         show_plan(job.spec, as_json=args.json)
         return EXIT_OK
+    if job.resume is not None and len(job.done.finished) == len(job.spec.tasks):
+        print(f"{job.resume} is complete: nothing to resume", file=sys.stderr)
+        return _finish(args, job, job.resume)
     if not args.sysfs_root.is_dir():
         raise UsageError(f"--sysfs-root {args.sysfs_root} is not a folder.")
     clock = SystemClock()
@@ -99,7 +103,7 @@ def _main(args: argparse.Namespace) -> int:
 
 def _store(args: argparse.Namespace, job: Job) -> Store:
     if job.resume is not None:
-        return Store(job.resume)
+        return Store.resume(job.resume)
     run = {
         "wall_time": SystemClock().wall_time(),
         "argv": list(sys.argv[1:]),
@@ -129,11 +133,19 @@ def _execute(
     except PreconditionError:
         print(f"what is known is in {store.folder}", file=sys.stderr)
         raise
-    failures = engine.done.failures
-    summary = summary_json(store.folder, job.spec.tasks, engine.done)
-    store.finish({"wall_time": clock.wall_time(), "status": "failures" if failures else "completed", **summary})
-    print_summary(summary, as_json=args.json)
-    return EXIT_FAILURES if failures or len(engine.done.finished) < len(job.spec.tasks) else EXIT_OK
+    status = "failures" if job.done.failures else "completed"
+    store.finish({"wall_time": clock.wall_time(), "status": status, **_summary(job, store.folder)})
+    return _finish(args, job, store.folder)
+
+
+def _finish(args: argparse.Namespace, job: Job, folder: Path) -> int:
+    """The closing summary, and the exit code that goes with it."""
+    print_summary(_summary(job, folder), as_json=args.json)
+    return EXIT_FAILURES if job.done.failures or len(job.done.finished) < len(job.spec.tasks) else EXIT_OK
+
+
+def _summary(job: Job, folder: Path) -> dict[str, Any]:
+    return summary_json(folder, job.spec.tasks, job.done)
 
 
 async def _until_done_or_told(engine: Engine) -> None:

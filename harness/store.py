@@ -101,6 +101,12 @@ class Store:
                 f"results cannot be written below {root}: {error}.", remedy="Choose another folder with -o."
             ) from error
 
+    @classmethod
+    def resume(cls, folder: Path) -> Store:
+        """An earlier run's folder, which counts as interrupted again until it is finished."""
+        (folder / "end.json").unlink(missing_ok=True)
+        return cls(folder)
+
     def append(self, rows: Iterable[Row]) -> None:
         """Each row as one line, in one write. Raises ValueError where a row is no record; then nothing is written."""
         for line in [encode_line(row) for row in rows]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,12 +26,18 @@ class LocalSession:
     """One client process."""
 
     def __init__(
-        self, device: DeviceSpec, process: subprocess.Popen[bytes], quota: Quota | None, log_path: Path
+        self,
+        device: DeviceSpec,
+        process: subprocess.Popen[bytes],
+        quota: Quota | None,
+        core: int | None,
+        log_path: Path,
     ) -> None:
         self.device = device
         self.log_path = log_path
         self._process = process
         self._quota = quota
+        self._core = core
 
     @property
     def pid(self) -> int | None:
@@ -41,13 +48,19 @@ class LocalSession:
         facts: dict[str, Any] = {"launcher": "local", "pid": self._process.pid, **self.device.options}
         if self._quota is not None:
             facts["cpu_limited_by"] = self._quota.by
+        if self._core is not None:
+            facts["pinned_to_core"] = self._core
         return facts
 
     def exit_status(self) -> int | None:
         return self._process.poll()
 
     def settle(self) -> None:
-        if self._quota is not None and self._process.poll() is None:
+        if self._process.poll() is not None:
+            return
+        if self._core is not None:
+            pin(self._process.pid, self._core)
+        if self._quota is not None:
             self._quota.attach(self._process.pid)
 
     def stop(self, grace_s: float) -> None:
@@ -65,12 +78,15 @@ class LocalSession:
 
 
 class LocalLauncher:
-    """Options of a device entry: `cpu_limit` (cores, such as 0.5; absent: no limit) and `threads` (default 1)."""
+    """Clients that fit onto single cores are pinned to them, so that they do not slow each other down.
+
+    Options of a device entry: `cpu_limit` (cores, such as 0.5; absent: no limit) and `threads` (default 1)."""
 
     shares_host: ClassVar[bool] = True
 
     def __init__(self, log_dir: Path) -> None:
         self._log_dir = log_dir
+        self._cores = Cores(usable_cores())
         sweep_stale_cgroups()
 
     @classmethod
@@ -115,10 +131,40 @@ class LocalLauncher:
             if quota is not None:
                 quota.release()
             raise DeviceError(f"{device.id}: cannot start a client: {error}.") from error
-        return LocalSession(device, process, quota, log_path)
+        return LocalSession(device, process, quota, self._cores.place(device.id, self.cores(device)), log_path)
 
     def close(self) -> None:
         pass
+
+
+class Cores:
+    """Places clients on cores by first fit; what does not fit is left to the kernel."""
+
+    def __init__(self, cores: Sequence[int]) -> None:
+        self._free = dict.fromkeys(cores, 1.0)
+        self._placed: dict[str, int | None] = {}
+
+    def place(self, device: str, demand: float) -> int | None:
+        """The core of a device, the same each time it is asked for; None where no core has so much left."""
+        if device not in self._placed:
+            core = next((core for core, free in self._free.items() if demand <= free + 1e-9), None)
+            if core is not None:
+                self._free[core] -= demand
+            self._placed[device] = core
+        return self._placed[device]
+
+
+def usable_cores() -> list[int]:
+    """The cores this process may run on; none where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+
+
+def pin(pid: int, core: int) -> None:
+    """Keep a process on one core, all its threads; those they start later inherit it. Harmless where it has ended."""
+    if sys.platform == "linux":
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread.name), {core})
 
 
 def tethered(command: list[str]) -> list[str]:

@@ -190,6 +190,8 @@ def test_a_killed_harness_leaves_no_client_and_can_be_resumed(bench: Bench, caps
     assert json.loads((run / "end.json").read_text())["status"] == "completed"
     pareto = finish(module("analysis.pareto", "results/", "--json"), bench.folder)
     assert len(json.loads(pareto.stdout)["points"]) == 2
+    assert bench.main("--resume", run) == 0
+    assert "nothing to resume" in capsys.readouterr().err
     assert bench.main("--resume", run, "--rounds", 9) == 2
     assert "rounds = 9 now, 3 then" in capsys.readouterr().err
 

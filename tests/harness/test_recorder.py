@@ -47,7 +47,7 @@ class NoMeter:
 def fit_call(device: str, sent_s: float, received_s: float) -> CallRecord:
     sent_ns, received_ns = round(sent_s * SECOND), round(received_s * SECOND)
     spans = (
-        SpanRecord(f"{device}-w", "wait", sent_ns - SECOND // 2, 0.5),
+        SpanRecord(f"{device}-w", "wait", sent_ns - SECOND // 2, 0.5, attributes={"round": 1, "call": "evaluate"}),
         SpanRecord(f"{device}-r", "receive", sent_ns, 0.1),
         SpanRecord(
             f"{device}-f",
@@ -75,7 +75,7 @@ def fit_call(device: str, sent_s: float, received_s: float) -> CallRecord:
 def evaluate_call(device: str, sent_s: float, received_s: float) -> CallRecord:
     sent_ns = round(sent_s * SECOND)
     spans = (
-        SpanRecord(f"{device}-w2", "wait", sent_ns - 10, 1e-8),
+        SpanRecord(f"{device}-w2", "wait", sent_ns - 10, 1e-8, attributes={"round": 2, "call": "fit"}),
         SpanRecord(f"{device}-e", "evaluate", sent_ns, received_s - sent_s),
     )
     timing = CallTiming(sent_ns, round(received_s * SECOND), 900, 100)
@@ -161,6 +161,17 @@ def test_waits_belong_to_the_call_before(rows: list[Row]) -> None:
     first = round_rows(context(first_round=2), result(2, CALLS), ConstantHost())
     waits = [row for row in first if row.get("name") == "wait" and row["device"] == "a"]
     assert waits[0]["round"] is None
+
+
+def test_spans_of_a_late_reply_keep_their_round() -> None:
+    late = SpanRecord("late", "fit", 0, 1.0, attributes={"round": 1, "call": "fit"})
+    call = CALLS[0]
+    assert call.answer is not None
+    answer = Answer(call.answer.result, call.answer.timing, (late, *call.answer.spans))
+    calls = [CallRecord("a", "cpu", "fit", {}, answer)]
+    assert find(round_rows(context(), result(2, calls), ConstantHost()), span_id="late")["round"] == 1
+    before = round_rows(context(first_round=2), result(2, calls), ConstantHost())
+    assert find(before, span_id="late")["round"] is None, "an earlier task's"
 
 
 def test_the_round_adds_up(rows: list[Row]) -> None:

@@ -34,8 +34,6 @@ def test_metering_a_span_loads_nothing_heavy() -> None:
     code = f"""
 import sys
 before = set(sys.modules)
-import pytest
-
 from profiler import Profiler, Sampler, SystemClock
 from profiler.sensors.cpu_model import CpuModelSensor
 from pathlib import Path
