@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -66,9 +67,9 @@ def _cells(analysis: Analysis) -> list[list[str]]:
         [
             point.label,
             str(point.n),
-            number(point.accuracy, ".4f", point.accuracy_sd, ".2g"),
-            number(point.time_s, ".6g", point.time_sd_s, ".2g"),
-            number(point.energy_j, ".6g", point.energy_err_j, ".2g"),
+            number(point.accuracy, point.accuracy_sd, decimals=4),
+            number(point.time_s, point.time_sd_s),
+            number(point.energy_j, point.energy_err_j),
             point.provenance.value,
             _on_front_text(analysis, point),
             analysis.dominated_by.get(point.label) or "",
@@ -83,11 +84,13 @@ def _on_front_text(analysis: Analysis, point: Point) -> str:
     return "no" if analysis.dominated_by[point.label] else "yes"
 
 
-def number(value: float | None, form: str, spread: float | None = None, spread_form: str = ".2g") -> str:
-    """`1.99 ± 0.02`, or `missing`."""
+def number(value: float | None, spread: float | None = None, *, decimals: int | None = None) -> str:
+    """`1.990 ± 0.021`, or `missing`: to four significant digits of the value, unless `decimals` says otherwise."""
     if value is None:
         return "missing"
-    return f"{value:{form}}" + (f" ± {spread:{spread_form}}" if spread is not None else "")
+    if decimals is None:
+        decimals = max(0, 3 - math.floor(math.log10(abs(value)))) if value else 0
+    return f"{value:.{decimals}f}" + (f" ± {spread:.{decimals}f}" if spread is not None else "")
 
 
 def _sentences(analysis: Analysis) -> list[str]:
