@@ -7,10 +7,9 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
-from profiler.errors import FedmeterError, UsageError
+from profiler.errors import FedmeterError, UsageError, nearest
 
 INTERRUPTED = 130
 Command = Callable[[argparse.Namespace], int]
@@ -65,9 +64,7 @@ def choose(what: str, given: str, valid: Iterable[str]) -> str:
     names = sorted(valid)
     if given in names:
         return given
-    near = get_close_matches(given, names, n=1)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    raise UsageError(f"{what}: {given!r} is unknown.", remedy=f"{hint}Valid: {', '.join(names) or 'none'}.")
+    raise UsageError(f"{what}: {given!r} is unknown.", remedy=nearest(given, names))
 
 
 def printable(text: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from profiler.errors import PreconditionError, UsageError
+from profiler.errors import PreconditionError, UsageError, nearest
 
 
 def load_plugin(group: str, name: str) -> object:
@@ -17,10 +15,7 @@ def load_plugin(group: str, name: str) -> object:
 
     entries = {entry.name: entry for entry in entry_points(group=group)}
     if name not in entries:
-        raise UsageError(
-            f"no {name!r} among {group}: {', '.join(sorted(entries)) or 'none installed'}.",
-            remedy=_hint(name, list(entries)),
-        )
+        raise UsageError(f"no {name!r} among {group}.", remedy=nearest(name, entries))
     try:
         plugin: object = entries[name].load()
     except ImportError as error:
@@ -29,8 +24,3 @@ def load_plugin(group: str, name: str) -> object:
             remedy="Install what it needs; the built-in workloads need fedmeter[train].",
         ) from error
     return plugin
-
-
-def _hint(name: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"Did you mean {nearest[0]!r}?" if nearest else ""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from harness.spec import nearest
+from profiler.errors import nearest
 
 _VERBS = {
     "run": ("harness.run", "run an experiment over a fleet"),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
+from fl.plugins import load_plugin
 from fl.workload import Partition
 from harness.device import DeviceSpec
-from harness.spec import Table, nearest
-from profiler.errors import SpecError
+from harness.spec import Table
+from profiler.errors import SpecError, UsageError
 
 ENTRY_POINT_GROUP = "fedmeter.launchers"
 
@@ -94,11 +94,10 @@ class Launcher(Protocol):
 
 def launcher_class(name: str, where: str = "launcher") -> type[Launcher]:
     """Raises SpecError with the nearest name where there is no such launcher."""
-    found = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
-    if name not in found:
-        raise SpecError(f"{where}: no launcher '{name}'.", remedy=nearest(name, found))
-    launcher: type[Launcher] = found[name].load()
-    return launcher
+    try:
+        return cast("type[Launcher]", load_plugin(ENTRY_POINT_GROUP, name))
+    except UsageError as error:
+        raise SpecError(f"{where}: {error}") from None
 
 
 def log_tail(path: Path, lines: int = 12, limit_bytes: int = 8192) -> str:

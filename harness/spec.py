@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from profiler.errors import SpecError
+from profiler.errors import SpecError, nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,15 +26,6 @@ _KIND_NAMES = {
     list: "a list",
     dict: "a table",
 }
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`Did you mean …?`, or the list of what there is."""
-    names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    if close:
-        return f"Did you mean '{close[0]}'?"
-    return f"Known: {', '.join(names) or 'none'}."
 
 
 class Table:

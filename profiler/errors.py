@@ -13,6 +13,8 @@ FedmeterError                 .remedy says what to do; .exit_code is what a main
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class FedmeterError(Exception):
     """Base of all. `remedy` is one sentence that says what to do; it may be empty."""
@@ -64,3 +66,13 @@ class ClientFailure(FedmeterError):
         self.device = device
         self.phase = phase
         self.reason = reason
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """For the remedy of an unknown name: `Did you mean 'epochs'? Known: clients, epochs.`"""
+    from difflib import get_close_matches  # only once something is wrong
+
+    names = sorted(known)
+    close = get_close_matches(word, names, n=1, cutoff=0.5)
+    hint = f"Did you mean '{close[0]}'? " if close else ""
+    return f"{hint}Known: {', '.join(names) or 'none'}."

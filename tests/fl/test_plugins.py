@@ -38,5 +38,5 @@ def test_a_plugin_whose_needs_are_missing_says_what() -> None:
 
 
 def test_a_group_with_nothing_in_it() -> None:
-    with pytest.raises(UsageError, match=r"no 'x' among fedmeter\.nothing: none installed"):
+    with pytest.raises(UsageError, match=r"no 'x' among fedmeter\.nothing\. Known: none"):
         load_plugin("fedmeter.nothing", "x")

@@ -45,7 +45,7 @@ def test_ids_are_numbered_and_options_reach_the_launcher() -> None:
         ('name = "x"\n[[device]]\nid = "a-{n}"\ncount = 0\nprocessor = "cpu"\n', "a fleet of zero clients"),
         (f'name = "x"\n{DEVICE}count = 2\n', 'Use id = "a-{n}"'),
         (f'name = "x"\n{DEVICE}{DEVICE}', "device id 'a' is given twice"),
-        (f'name = "x"\n{DEVICE}launcher = "locl"\n', "no launcher 'locl'. Did you mean 'local'"),
+        (f'name = "x"\n{DEVICE}launcher = "locl"\n', "Did you mean 'local'"),
         (f'name = "x"\n{DEVICE}cpu_limit = "half"\n', "'cpu_limit' must be a number"),
         (f'name = "x"\n{DEVICE}cpu_limit = 0\n', "at least 0.05"),
         ('name = "x"\n[[device]]\nid = "../a"\nprocessor = "cpu"\n', "may hold letters"),
