@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -41,6 +42,7 @@ class Table:
         self._known.add(key)
         if key not in self._values:
             if default is _REQUIRED:
+                self._refuse_near_miss(key)
                 raise SpecError(f"{self.where}: '{key}' is missing.", remedy=f"Add {key} = ...")
             return cast(T, default)
         value = self._values.pop(key)
@@ -51,6 +53,11 @@ class Table:
             names = " or ".join(_KIND_NAMES.get(one, one.__name__) for one in kinds)
             raise SpecError(f"{self.where}: '{key}' must be {names}, got {value!r}.")
         return cast(T, value)
+
+    def _refuse_near_miss(self, key: str) -> None:
+        """Where a needed key is missing and one much like it is there, that one is what has to be told."""
+        for near in get_close_matches(key, self._values, n=1, cutoff=0.7):
+            raise SpecError(f"{self.where}: unknown key '{near}'.", remedy=f"Did you mean '{key}'?")
 
     def table(self, key: str) -> Table:
         return Table(self.take(key, dict, {}), f"{self.where} [{key}]")

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not options.sysfs_root.is_dir():
             print(f"{options.sysfs_root} is not a folder. Give --sysfs-root a file system root.", file=sys.stderr)
-            return 3
+            return 2
         probes = [Probe(sensor, sensor.probe()) for sensor in discover(options.sysfs_root, SystemClock())]
     except FedmeterError as error:
         print(error, file=sys.stderr)

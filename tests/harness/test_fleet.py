@@ -37,7 +37,8 @@ def test_ids_are_numbered_and_options_reach_the_launcher() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('name = "x"\n[[device]]\nid = "a"\nprocesor = "cpu"\n', "'processor' is missing"),
+        ('name = "x"\n[[device]]\nid = "a"\nprocesor = "cpu"\n', "unknown key 'procesor'. Did you mean 'processor'"),
+        ('name = "x"\n[[device]]\nid = "a"\n', "'processor' is missing"),
         ('name = "x"\n[[device]]\nid = "a"\nprocessor = "cpu"\ncpu_limt = 0.5\n', "Did you mean 'cpu_limit'"),
         (f'name = "x"\nsever = 1\n{DEVICE}', "unknown key 'sever'. Did you mean 'server'"),
         (f'name = "x"\n{DEVICE}[meter]\nrate = 5\n', "unknown key 'rate'"),
