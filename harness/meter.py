@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from harness.host import process_cpu_s
 from harness.recorder import Energy
 from profiler.clock import Clock
 from profiler.errors import PreconditionError
@@ -247,23 +248,6 @@ class HostView:
             return Energy(reading)
         net_err_j = math.hypot(reading.energy_err_j, self._idle.err_w * time_s)
         return Energy(reading, reading.energy_j - self._idle.power_w * time_s, net_err_j)
-
-
-def process_cpu_s(pid: int) -> float | None:
-    """CPU seconds of another process, all its threads, to the nanosecond; None where it has ended.
-
-    Linux encodes the CPU clock of a process in the clock id: ~pid << 3 | CPUCLOCK_SCHED, CPUCLOCK_SCHED = 2
-    (include/linux/posix-timers.h). /proc/PID/stat counts in ticks of 10 ms, too coarse for sharing at 20 Hz.
-    """
-    try:
-        return time.clock_gettime((~pid << 3) | 2)
-    except (OSError, OverflowError):
-        pass
-    try:
-        times = psutil.Process(pid).cpu_times()
-    except psutil.Error:
-        return None
-    return float(times.user + times.system)
 
 
 def _host_busy_s() -> float:

@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from harness.host import process_cpu_s
+
 log = logging.getLogger("harness")
 
 PERIOD_S = 0.02
@@ -64,11 +66,16 @@ class CgroupQuota:
 
 
 class DutyCycle:
-    """SIGSTOP and SIGCONT in turn, `PERIOD_S` a cycle. Works for any process of the same user."""
+    """SIGSTOP and SIGCONT in turn, `PERIOD_S` a cycle. Works for any process of the same user.
+
+    A cycle is stretched where the process got more than its part, which happens when this thread is woken late on a
+    busy machine: over time the process has its part of a core, whatever the machine does.
+    """
 
     by = "sigstop"
 
     def __init__(self, cores: float) -> None:
+        self._cores = cores
         self._on_s = min(1.0, cores) * PERIOD_S
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -83,20 +90,13 @@ class DutyCycle:
             self._thread.join(timeout=1.0)
 
     def _run(self, pid: int) -> None:
-        due_s = time.monotonic()
         try:
             handle = os.pidfd_open(pid) if sys.platform == "linux" else None
         except OSError:
             return
         try:
-            while True:
-                for signal_, length_s in ((signal.SIGCONT, self._on_s), (signal.SIGSTOP, PERIOD_S - self._on_s)):
-                    _send(pid, handle, signal_)
-                    # Deadlines, not sleeps in a row: a late wake-up must not stretch the cycle. One that is a whole
-                    # cycle late starts afresh, rather than racing to catch up.
-                    due_s = max(due_s + length_s, time.monotonic() - PERIOD_S)
-                    if self._ended.wait(max(0.0, due_s - time.monotonic())):
-                        return
+            while not self._ended.is_set():
+                self._cycle(pid, handle)
         except ProcessLookupError:
             return
         finally:
@@ -104,6 +104,17 @@ class DutyCycle:
                 _send(pid, handle, signal.SIGCONT)
             if handle is not None:
                 os.close(handle)
+
+    def _cycle(self, pid: int, handle: int | None) -> None:
+        began_s, used_s = time.monotonic(), process_cpu_s(pid)
+        _send(pid, handle, signal.SIGCONT)
+        if self._ended.wait(self._on_s):
+            return
+        _send(pid, handle, signal.SIGSTOP)
+        after_s = process_cpu_s(pid)
+        spent_s = 0.0 if used_s is None or after_s is None else after_s - used_s
+        until_s = began_s + max(PERIOD_S, spent_s / self._cores)
+        self._ended.wait(max(0.0, until_s - time.monotonic()))
 
 
 def _send(pid: int, handle: int | None, signal_: signal.Signals) -> None:

@@ -22,6 +22,7 @@ _ZONE = re.compile(r"intel-rapl(:\d+)+")  # not intel-rapl-mmio: the same packag
 _NAME = re.compile(r"(?P<kind>package)-(?P<package>\d+)(-die-(?P<die>\d+))?|core|uncore|dram|psys")
 _MAX_FILE_BYTES = 256
 _MAX_ZONES = 1024
+_LOOKS = 4
 
 _RAW_STEPS = 2**32 - 1  # the counter behind energy_uj has 32 bits
 _EDGE_JITTER_S = 0.001  # the counters tick every 0.976 ms, without a time stamp (Hähnel et al. 2012)
@@ -54,6 +55,7 @@ class _Zone:
     package: str | None
     range_uj: int
     max_power_w: float | None
+    has_newlines: bool
 
     @property
     def unit_uj(self) -> int:
@@ -120,10 +122,22 @@ class RaplSensor:
     def read(self) -> list[float | None]:
         if not self._files:
             raise SensorError("rapl: not open.", remedy="Call open() first.")
-        values = [_read_j(file, zone) for file, zone in zip(self._files, self._zones, strict=True)]
+        values = [self._read_j(n, zone) for n, zone in enumerate(self._zones)]
         if all(value is None for value in values):
             raise SensorError(f"rapl: no energy_uj below {self._powercap} can be read.")
         return values
+
+    def _read_j(self, n: int, zone: _Zone) -> float | None:
+        """Joules, or None where this zone cannot be read now: an offline package gives ENODATA or EIO."""
+        try:
+            if os.fstat(self._files[n]).st_nlink == 0:  # the file was replaced: a reloaded driver, a copied tree
+                fresh = os.open(zone.energy_path, os.O_RDONLY | os.O_CLOEXEC)
+                os.close(self._files[n])
+                self._files[n] = fresh
+            energy_uj = _read_uj(self._files[n], zone.has_newlines)
+        except (OSError, ValueError):
+            return None
+        return energy_uj / 1e6 if energy_uj <= zone.range_uj + zone.unit_uj else None
 
     def close(self) -> None:
         files, self._files = self._files, []
@@ -131,22 +145,24 @@ class RaplSensor:
             os.close(file)
 
 
-def _read_j(file: int, zone: _Zone) -> float | None:
-    """Joules, or None where this zone cannot be read now: an offline package gives ENODATA or EIO."""
-    try:
+def _read_uj(file: int, has_newlines: bool) -> int:
+    """The counter. Raises OSError, or ValueError where what is there is no number even at a second look.
+
+    A kernel's file is always whole. A copied tree that somebody else writes to may be empty or cut off for a moment:
+    its numbers end with a newline if its other files do, else two equal looks in a row count.
+    """
+    before = b""
+    for _ in range(_LOOKS):
         text = os.pread(file, 64, 0)
-    except OSError:
-        return None
-    try:
-        energy_uj = _parse_uj(text)
-    except ValueError:
-        return None
-    return energy_uj / 1e6 if energy_uj <= zone.range_uj + zone.unit_uj else None
+        if text.endswith(b"\n") or (text and text == before and not has_newlines):
+            return _parse_uj(text)
+        before = text
+    raise ValueError(f"{text!r:.80} is no count of microjoules")
 
 
 def _parse_uj(text: bytes) -> int:
-    """A whole decimal number and its newline; what lacks the newline was cut off and may be a shorter number."""
-    if not text.endswith(b"\n") or not text[:-1].isdigit():
+    """A whole decimal number. Raises ValueError."""
+    if not text.strip().isdigit():
         raise ValueError(f"{text!r:.80} is no count of microjoules")
     return int(text)
 
@@ -193,7 +209,9 @@ def _zone(path: Path) -> _Zone | None:
         kind = match["kind"] or name
         owner = name if kind == "package" else _owner(path)
         label = name if kind in ("package", "psys") or owner is None else f"{name}-{owner.removeprefix('package-')}"
-        return _Zone(path, label, kind, owner, _positive(path / "max_energy_range_uj"), _max_power_w(path))
+        range_path = path / "max_energy_range_uj"
+        has_newlines = _bytes(range_path).endswith(b"\n")
+        return _Zone(path, label, kind, owner, _positive(range_path), _max_power_w(path), has_newlines)
     except FileNotFoundError:
         return None
 
@@ -242,7 +260,8 @@ def _readable(zones: list[_Zone]) -> list[tuple[_Zone, int]]:
     kept = []
     for zone in zones:
         try:
-            kept.append((zone, _parse_uj(_bytes(zone.energy_path))))
+            with zone.energy_path.open("rb") as file:
+                kept.append((zone, _read_uj(file.fileno(), zone.has_newlines)))
         except (OSError, ValueError) as error:
             if zone.kind in ("package", "dram") or isinstance(error, PermissionError):
                 raise _named(error, zone.energy_path) from error

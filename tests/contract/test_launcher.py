@@ -15,9 +15,9 @@ import pytest
 from fl.server import Server
 from fl.workload import Partition
 from harness.device import DeviceSpec
+from harness.host import process_cpu_s
 from harness.launcher import JoinSpec, Launcher, launcher_class, log_tail
 from harness.launchers.local import Cores
-from harness.meter import process_cpu_s
 from harness.sessions import Sessions, dead_at_start
 from harness.spec import Table
 from profiler.errors import SpecError

@@ -143,7 +143,7 @@ def fit_call_s(bench: Bench, run: int, device: str) -> float:
 
 
 def client_pids(bench: Bench) -> dict[str, int]:
-    files = [path for path in (bench.run_folders()[-1] / "devices").iterdir() if path.stem != "host"]
+    files = [path for path in (bench.run_folders()[-1] / "devices").glob("*.json") if path.stem in ("fast", "slow")]
     return {path.stem: json.loads(path.read_text())["pid"] for path in files}
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.meter import HostMeter, HostView, IdlePower, choose, process_cpu_s
+from harness.host import process_cpu_s
+from harness.meter import HostMeter, HostView, IdlePower, choose
 from profiler.clock import FakeClock, SystemClock
 from profiler.errors import PreconditionError
 from profiler.quantities import Provenance, Rail, RailKind, Scope

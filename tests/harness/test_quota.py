@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.host import process_cpu_s
 from harness.launchers.local import tethered
-from harness.meter import process_cpu_s
 from harness.quota import CgroupQuota, DutyCycle, Quota, limit_cpu, sweep_stale_cgroups
 
 pytestmark = [pytest.mark.serial, pytest.mark.skipif(sys.platform != "linux", reason="quotas need Linux")]

@@ -3,12 +3,13 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from profiler.clock import FakeClock
+from profiler.clock import FakeClock, SystemClock
 from profiler.errors import SensorError
 from profiler.quantities import Rail, Scope
 from profiler.sampler import Sampler
@@ -206,3 +207,57 @@ def test_suspend_resets_the_counter(tmp_path: Path) -> None:
 
 def test_padded_numbers_keep_their_length() -> None:
     assert len(padded(0)) == len(padded(PACKAGE_RANGE_UJ)) == 16
+
+
+@pytest.mark.parametrize("written", ["replaced", "truncated", "no newline"])
+def test_trees_that_others_write_to_are_read_whole(tmp_path: Path, written: str) -> None:
+    """However a driver of a copied tree writes, what is read is some value that it wrote, and not an old one."""
+    tree = build_tree(tmp_path, dram=False, core=False, start_uj=5_000_000)
+    path = tree.zones["package-0"].energy_path
+    if written == "no newline":
+        path.with_name("max_energy_range_uj").write_text(str(PACKAGE_RANGE_UJ))
+        path.write_text("5000000")
+    values = [6_000_000 + n for n in range(0, 400_000, 997)]
+    sensor = RaplSensor(tmp_path, SystemClock())
+    sensor.probe()
+    sensor.open()
+    done = threading.Event()
+
+    def write() -> None:
+        for value in values:
+            text = str(value) if written == "no newline" else f"{value}\n"
+            if written == "replaced":
+                partial = path.with_name("new")
+                partial.write_text(text)
+                partial.replace(path)
+            else:
+                path.write_text(text)
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = []
+    while not done.is_set():
+        try:
+            seen += [value for value in sensor.read() if value is not None]
+        except SensorError:  # an unlucky look at an empty file; the sampler takes it as a gap
+            continue
+    writer.join()
+    assert sensor.read() == [values[-1] / 1e6]
+    sensor.close()
+    assert seen == sorted(seen)
+    assert {round(value * 1e6) for value in seen} <= {5_000_000, *values}
+
+
+def test_a_bare_tree_without_links_or_newlines(tmp_path: Path) -> None:
+    zone = tmp_path / "class/powercap/intel-rapl:0"
+    zone.mkdir(parents=True)
+    for name, text in (("name", "package-0"), ("energy_uj", "42000000"), ("max_energy_range_uj", "262143328850")):
+        (zone / name).write_text(text)
+    sensor = RaplSensor(tmp_path, SystemClock())
+    outcome = sensor.probe()
+    assert isinstance(outcome, Available)
+    assert outcome.total == ("package-0",)
+    sensor.open()
+    assert sensor.read() == [42.0]
+    sensor.close()
