@@ -77,6 +77,7 @@ class DutyCycle:
     def __init__(self, cores: float) -> None:
         self._cores = cores
         self._on_s = min(1.0, cores) * PERIOD_S
+        self._credit_s = 0.0
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -108,13 +109,16 @@ class DutyCycle:
     def _cycle(self, pid: int, handle: int | None) -> None:
         began_s, used_s = time.monotonic(), process_cpu_s(pid)
         _send(pid, handle, signal.SIGCONT)
-        if self._ended.wait(self._on_s):
+        if self._ended.wait(self._on_s + self._credit_s):
             return
         _send(pid, handle, signal.SIGSTOP)
         after_s = process_cpu_s(pid)
         spent_s = 0.0 if used_s is None or after_s is None else after_s - used_s
-        until_s = began_s + max(PERIOD_S, spent_s / self._cores)
-        self._ended.wait(max(0.0, until_s - time.monotonic()))
+        length_s = max(PERIOD_S, (spent_s - self._credit_s) / self._cores)
+        # What it could not use, since others had the core, it may use in the next cycle, but not later.
+        credit_s = self._credit_s + self._cores * length_s - spent_s
+        self._credit_s = min(max(0.0, credit_s), PERIOD_S - self._on_s)
+        self._ended.wait(max(0.0, began_s + length_s - time.monotonic()))
 
 
 def _send(pid: int, handle: int | None, signal_: signal.Signals) -> None:
