@@ -23,7 +23,6 @@ from profiler.records import Row
 
 OBJECTIVES: Mapping[str, bool] = {"accuracy": True, "time_s": False, "energy_j": False}
 """Objective -> whether more is better."""
-UNITS: Mapping[str, str] = {"accuracy": "1", "time_s": "s", "energy_j": "J"}
 FIGURE_GROUP = "fedmeter.figures"
 _REFERENCE_MARGIN = 0.1
 _ACCURACY_SLACK = 0.01
@@ -58,10 +57,6 @@ class Analysis:
     n_beyond_reference: int
     notes: tuple[str, ...]
     recommendation: str
-
-    @property
-    def incomplete(self) -> list[Point]:
-        return [point for point in self.points if not point.has(self.objectives)]
 
 
 def analyse(

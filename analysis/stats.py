@@ -52,12 +52,3 @@ def bootstrap_interval(
         rng=np.random.default_rng(seed),
     )
     return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
-
-
-def mean_interval(values: Sequence[float], *, seed: int = 0, level: float = LEVEL) -> Interval | None:
-    """Percentile bootstrap interval of the mean; None for fewer than 2 values."""
-
-    def statistic(sample: Values, axis: int) -> Values:
-        return np.asarray(np.mean(sample, axis=axis))
-
-    return bootstrap_interval([values], statistic, seed=seed, level=level)

@@ -282,8 +282,3 @@ class RenamedKeys:
     def _rename(self, assignment: Assignment) -> Assignment:
         names = self._names.get(assignment.device, {})
         return replace(assignment, config={names.get(key, key): value for key, value in assignment.config.items()})
-
-
-def execute(engine: Engine) -> None:
-    """Run to the end in an event loop of its own. Raises what `Engine.run` raises, KeyboardInterrupt among it."""
-    asyncio.run(engine.run())

@@ -25,7 +25,7 @@ from harness.summary import summary_json
 from profiler.clock import SystemClock
 from profiler.errors import FedmeterError, PreconditionError, UsageError
 
-EXIT_OK, EXIT_FAILURES, EXIT_USAGE, EXIT_PRECONDITION, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_OK, EXIT_FAILURES, EXIT_PRECONDITION, EXIT_INTERRUPTED = 0, 1, 3, 130
 
 
 def parser() -> argparse.ArgumentParser:

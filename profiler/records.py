@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiler.errors import ResultsError
-from profiler.quantities import EnergyReading, Provenance, Scope
+from profiler.quantities import EnergyReading
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -167,14 +167,6 @@ KINDS: dict[str, tuple[Column, ...]] = {
 }
 
 
-class RailSample(Enum):
-    """Columns of samples/<task>/<device>.parquet."""
-
-    T_NS = "t_ns"
-    RAIL = "rail"
-    VALUE = "value"
-
-
 @dataclass(frozen=True, slots=True)
 class Resources:
     """What a span used beside energy. None where the device does not tell."""
@@ -275,18 +267,6 @@ def reading_json(reading: EnergyReading) -> Row:
         if value is not None and value != []:
             row[f.name] = value
     return row
-
-
-def reading_from_json(row: Mapping[str, Any]) -> EnergyReading:
-    """The inverse of `reading_json`. Raises ValueError, TypeError or KeyError on what is no reading."""
-    known = {f.name for f in fields(EnergyReading)}
-    if extra := set(row) - known:
-        raise ValueError(f"unknown fields of a reading: {sorted(extra)}")
-    values = {"energy_j": None, "energy_err_j": None, **row}
-    values["provenance"] = Provenance(values["provenance"])
-    values["scope"] = Scope(values["scope"])
-    values["total_of"] = tuple(values.get("total_of", ()))
-    return EnergyReading(**values)
 
 
 _CHECKS: dict[str, tuple[type, ...]] = {

@@ -84,24 +84,6 @@ class Shares:
     def host_j(self, start_ns: int, end_ns: int) -> float:
         return self._between(self._host_j, start_ns, end_ns)
 
-    def coverage(self, start_ns: int, end_ns: int) -> float:
-        """The part of a window, 0..1, that lies between the first and the last tick."""
-        if end_ns <= start_ns:
-            return 0.0
-        known_ns = min(end_ns, self.end_ns) - max(start_ns, self.start_ns)
-        return max(0, known_ns) / (end_ns - start_ns)
-
-    def n_ticks(self, start_ns: int, end_ns: int) -> int:
-        return bisect_right(self._t_ns, end_ns) - bisect_right(self._t_ns, start_ns)
-
-    def max_gap_s(self, start_ns: int, end_ns: int) -> float:
-        first = max(0, bisect_right(self._t_ns, start_ns) - 1)
-        last = min(len(self._t_ns) - 1, bisect_right(self._t_ns, end_ns))
-        gaps = (
-            late - early for early, late in zip(self._t_ns[first:last], self._t_ns[first + 1 : last + 1], strict=True)
-        )
-        return max(gaps, default=0) / 1e9
-
     def _between(self, cumulative: Sequence[float], start_ns: int, end_ns: int) -> float:
         return self._at(cumulative, end_ns) - self._at(cumulative, start_ns)
 

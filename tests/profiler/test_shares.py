@@ -101,8 +101,6 @@ def test_an_owner_that_comes_and_goes_is_charged_while_it_is_there() -> None:
 def test_outside_the_samples_nothing_is_known() -> None:
     shares = Shares(make_ticks([(1.0, 10.0, 1.0, 0.0)]))
     assert shares.window("a", -SECOND, 0).energy_j == 0.0
-    assert shares.coverage(-SECOND, SECOND) == pytest.approx(0.5)
-    assert shares.coverage(2 * SECOND, 3 * SECOND) == 0.0
 
 
 @pytest.mark.parametrize("n", [0, 1])
