@@ -13,10 +13,12 @@ from profiler.clock import Clock, FakeClock
 from profiler.errors import SensorError
 from profiler.quantities import Provenance, RailKind, weakest
 from profiler.sensor import Available, Sensor, Unavailable
+from profiler.sensors.battery import BatterySensor
 from profiler.sensors.cpu_model import CpuModelSensor
 from profiler.sensors.fake import FakeSensor
 from profiler.sensors.rapl import RaplSensor
 from profiler.sensors.replay import ReplaySensor, write_trace
+from tests.fixtures.power_supply import laptop, phone
 from tests.fixtures.powercap import build_tree
 from tests.profiler.rails import counter_rail, power_rail
 
@@ -38,6 +40,16 @@ class Case:
 def _rapl(root: Path, clock: Clock) -> Sensor:
     build_tree(root, packages=2, psys=True, mmio=True)
     return RaplSensor(root, clock)
+
+
+def _battery(root: Path, clock: Clock) -> Sensor:
+    laptop(root)
+    return BatterySensor(root, clock)
+
+
+def _battery_of_phone(root: Path, clock: Clock) -> Sensor:
+    phone(root)
+    return BatterySensor(root, clock)
 
 
 def _cpu_model(root: Path, clock: Clock) -> Sensor:
@@ -66,6 +78,8 @@ CASES = {
     "cpu_model": Case(_cpu_model, CpuModelSensor),
     "cpu_model process": Case(_cpu_model_of_process, CpuModelSensor),
     "replay": Case(_replay, lambda root, clock: ReplaySensor(root / "none.jsonl", clock)),
+    "battery": Case(_battery, BatterySensor),
+    "battery of a phone": Case(_battery_of_phone, BatterySensor),
     "fake": Case(_fake, lambda root, clock: FakeSensor([], lambda t_s: [], clock, unavailable=Unavailable("a", "b"))),
 }
 
