@@ -16,6 +16,7 @@ from typing import Literal
 
 CurrentUnit = Literal["uA", "mA"]
 
+_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # whatever lies there, opening it does not wait
 _MAX_FILE_BYTES = 64
 _MAX_SUPPLIES = 64
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
@@ -66,8 +67,7 @@ class KeptFile:
         if self._file is not None and os.fstat(self._file).st_nlink == 0:  # replaced: a driver that was reloaded
             self.close()
         if self._file is None:
-            # O_NONBLOCK: whatever lies at that path, opening it does not wait
-            self._file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._file = os.open(self.path, _OPEN_FLAGS)
         text = os.pread(self._file, _MAX_FILE_BYTES, 0)
         if not text or (self._needs_newline and not text.endswith(b"\n")):
             raise ValueError(f"{self.path} is empty or cut off")
@@ -117,13 +117,19 @@ def find_supplies(folder: Path) -> list[Supply]:
 
 def _supply(path: Path) -> Supply | None:
     try:
-        with (path / "type").open("rb") as file:
-            text = file.read(_MAX_FILE_BYTES)
+        text = _look(path / "type")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    kind = text.decode("ascii", errors="replace").strip()
-    supply = Supply(path.name, path, kind, text.endswith(b"\n"))
+    supply = Supply(path.name, path, text.decode("ascii", errors="replace").strip(), text.endswith(b"\n"))
     return None if _says(supply, "scope", "Device") or _says(supply, "present", "0") else supply
+
+
+def _look(path: Path) -> bytes:
+    file = os.open(path, _OPEN_FLAGS)
+    try:
+        return os.pread(file, _MAX_FILE_BYTES, 0)
+    finally:
+        os.close(file)
 
 
 def _says(supply: Supply, attribute: str, word: str) -> bool:

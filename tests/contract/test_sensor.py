@@ -17,9 +17,11 @@ from profiler.sensors.battery import BatterySensor
 from profiler.sensors.cpu_model import CpuModelSensor
 from profiler.sensors.fake import FakeSensor
 from profiler.sensors.rapl import RaplSensor
+from profiler.sensors.raspberry_pi import RaspberryPiSensor
 from profiler.sensors.replay import ReplaySensor, write_trace
 from tests.fixtures.power_supply import laptop, phone
 from tests.fixtures.powercap import build_tree
+from tests.fixtures.raspberry_pi import PMIC, model
 from tests.profiler.rails import counter_rail, power_rail
 
 PROC_STAT = """cpu  1000 20 300 5000 10 5 15 40 200 0
@@ -52,6 +54,11 @@ def _battery_of_phone(root: Path, clock: Clock) -> Sensor:
     return BatterySensor(root, clock)
 
 
+def _raspberry_pi(root: Path, clock: Clock) -> Sensor:
+    model(root)
+    return RaspberryPiSensor(root, clock, run=lambda: PMIC.encode())
+
+
 def _cpu_model(root: Path, clock: Clock) -> Sensor:
     (root / "proc").mkdir()
     (root / "proc/stat").write_text(PROC_STAT)
@@ -80,6 +87,7 @@ CASES = {
     "replay": Case(_replay, lambda root, clock: ReplaySensor(root / "none.jsonl", clock)),
     "battery": Case(_battery, BatterySensor),
     "battery of a phone": Case(_battery_of_phone, BatterySensor),
+    "raspberry_pi": Case(_raspberry_pi, RaspberryPiSensor),
     "fake": Case(_fake, lambda root, clock: FakeSensor([], lambda t_s: [], clock, unavailable=Unavailable("a", "b"))),
 }
 
