@@ -109,9 +109,12 @@ def test_a_unit_that_is_told_is_not_guessed(tmp_path: Path) -> None:
 def test_a_gauge_wrongly_taken_for_milliampere_is_missing_rather_than_a_thousandfold(tmp_path: Path) -> None:
     folder = phone(tmp_path, -3450)
     with opened(tmp_path) as sensor:
-        write(folder, "current_now", -345_000)
-        with pytest.raises(SensorError):
-            sensor.read()
+        for raw in (-345_000, -12_000):
+            write(folder, "current_now", raw)
+            with pytest.raises(SensorError):
+                sensor.read()
+        write(folder, "current_now", -9_000)
+        assert sensor.read() == [36.0]
 
 
 def test_a_laptop_that_idles_is_not_taken_for_milliampere(tmp_path: Path) -> None:
@@ -153,6 +156,26 @@ def test_charging_can_be_allowed_and_is_not_called_the_device(tmp_path: Path) ->
 def test_a_counter_that_runs_both_ways_is_left_out(tmp_path: Path) -> None:
     laptop(tmp_path, status="Charging", online=1)
     assert [rail.name for rail in probe(tmp_path, allow_charging=True).rails] == ["BAT0"]
+    assert read(tmp_path, BatterySensor(tmp_path, FakeClock(), allow_charging=True)) == [12.5]
+
+
+def test_a_counter_at_zero_is_none(tmp_path: Path) -> None:
+    folder = laptop(tmp_path)
+    with opened(tmp_path) as sensor:
+        write(folder, "energy_now", 0)
+        assert sensor.read() == [12.5, None]
+    assert [rail.name for rail in probe(tmp_path).rails] == ["BAT0"]
+
+
+def test_without_a_status_nothing_is_said_of_charging(tmp_path: Path) -> None:
+    (laptop(tmp_path) / "status").unlink()
+    assert "BAT0/status" in refusal(tmp_path).reason
+
+
+def test_the_ups_of_another_machine_is_no_charger(tmp_path: Path) -> None:
+    laptop(tmp_path)
+    supply(tmp_path, "ups0", type="UPS", online=1)
+    assert probe(tmp_path).total == ("BAT0",)
 
 
 def test_two_batteries_add_up_and_the_idle_one_draws_nothing(tmp_path: Path) -> None:
@@ -182,6 +205,9 @@ def test_a_second_view_of_one_cell_is_not_counted_twice(tmp_path: Path) -> None:
     outcome = probe(tmp_path)
     assert outcome.total == ("battery",)
     assert "max170xx_battery taken for the same cell" in outcome.notes
+    supply(tmp_path, "axp288_fuel_gauge", **twin)  # before it in the alphabet
+    assert probe(tmp_path).total == ("battery",)
+    (tmp_path / CLASS / "axp288_fuel_gauge").unlink()
     (folder / "current_now").unlink()  # now only the gauge knows
     assert probe(tmp_path).total == ("max170xx_battery",)
 
@@ -233,6 +259,8 @@ def test_a_tree_that_was_copied_without_newlines(tmp_path: Path) -> None:
     for path in folder.iterdir():
         path.write_text(path.read_text().strip())
     assert read(tmp_path)[0] == 12.5
+    (folder / "status").write_text("")
+    assert refusal(tmp_path).reason.endswith("is empty or cut off")
 
 
 def test_a_wrong_unit_is_not_300_watts_and_more(tmp_path: Path) -> None:
@@ -263,6 +291,20 @@ def test_a_battery_that_goes_and_comes_back(tmp_path: Path) -> None:
         for name, value in (("status", "Discharging"), ("power_now", 7_000_000), ("energy_now", 30_000_000)):
             write(folder, name, value)
         assert sensor.read() == [7.0, pytest.approx(20 * 3600)]
+
+
+def test_a_driver_that_was_reloaded_is_opened_again(tmp_path: Path) -> None:
+    """Its old descriptor answers ENODEV; that of a folder answers EISDIR and takes the same path."""
+    laptop(tmp_path)
+    with opened(tmp_path) as sensor:
+        sensor.read()
+        assert sensor._reader is not None
+        power = sensor._reader._open_cells[0]._power._file
+        assert power is not None
+        folder = os.open(tmp_path, os.O_RDONLY)
+        os.dup2(folder, power)
+        os.close(folder)
+        assert sensor.read()[0] == 12.5
 
 
 def test_a_charger_that_is_gone_is_not_online_and_one_that_cannot_be_read_may_be(tmp_path: Path) -> None:

@@ -71,6 +71,11 @@ def test_the_order_of_lines_does_not_matter_but_for_the_order_of_rails() -> None
     assert parse_adc("".join(reversed(lines)).encode()) == parse_adc(PMIC.encode())
 
 
+def test_an_offset_may_make_a_rail_negative() -> None:
+    text = PMIC.replace("3V7_WL_SW_A current(0)=0.", "3V7_WL_SW_A current(0)=-0.")
+    assert list(parse_adc(text.encode())) == list(CURRENTS_A)
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [
