@@ -53,6 +53,8 @@ _NO_BATTERY_REMEDY = (
     "without a battery use another sensor."
 )
 _UNPLUG = "Unplug the charger; reach a phone by adb over Wi-Fi ('adb tcpip 5555', then 'adb connect ADDRESS')."
+_SILENT = "the battery discharges, says its driver, with 0 W or more than any battery gives"
+_SILENT_REMEDY = "The driver does not tell power, or in another unit: use another sensor, or give 'current_unit'."
 _UNREADABLE = "Look at the files below {where}; on Android only the shell user of 'adb shell' may read them."
 
 
@@ -127,22 +129,27 @@ class BatterySensor:
                 return Unavailable(_NO_BATTERY.format(where=self._folder), _NO_BATTERY_REMEDY)
             feeding = tuple(chargers(supplies))
             cells = tuple(_cell(supply, self._unit) for supply in found)
-            reason = self._refusal(cells, feeding)
+            refused = self._refusal(cells, feeding)
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links that go round in circles
             return Unavailable(f"{error}", _UNREADABLE.format(where=self._folder))
-        if reason is not None:
-            return Unavailable(reason, _UNPLUG)
+        if refused is not None:
+            return refused
         if self._reader is None:  # what is being read stays what was opened
             self._cells, self._chargers = cells, feeding
         return self._available(cells, others)
 
-    def _refusal(self, cells: tuple[_Cell, ...], feeding: tuple[Supply, ...]) -> str | None:
+    def _refusal(self, cells: tuple[_Cell, ...], feeding: tuple[Supply, ...]) -> Unavailable | None:
         """Why nothing can be metered just now. Raises OSError or ValueError where not even that can be read."""
         reader = _Reader(cells, feeding)
         try:
             for cell in cells:
                 cell.supply.text("status")
-            return None if self._allow_charging else reader.refusal(reader.statuses())
+            if self._allow_charging:
+                return None
+            reason = reader.refusal(reader.statuses())
+            if reason is not None:
+                return Unavailable(reason, _UNPLUG)
+            return Unavailable(_SILENT, _SILENT_REMEDY) if reader.is_silent() else None
         finally:
             reader.close()
 
@@ -333,6 +340,12 @@ class _Reader:
         if connected or "Charging" in statuses:
             return f"charging: {' and '.join(connected) or 'a charger'} may feed the device, {said}"
         return None if "Discharging" in statuses else f"not discharging: {said}"
+
+    def is_silent(self) -> bool:
+        """Whether no battery that should tell power tells any: some drivers have the file and say 0 for ever."""
+        pairs = zip(self._cells, self._open_cells, strict=True)
+        powers_w = [opened.power_w() for cell, opened in pairs if cell.has_power]
+        return bool(powers_w) and not any(powers_w)
 
     def values(self, statuses: list[str], *, any_direction: bool) -> list[float | None]:
         """One a rail, in the order of `_rails`."""

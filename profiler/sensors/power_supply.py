@@ -16,7 +16,6 @@ from typing import Literal
 
 CurrentUnit = Literal["uA", "mA"]
 
-_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # whatever lies there, opening it does not wait
 _MAX_FILE_BYTES = 64
 _MAX_SUPPLIES = 64
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
@@ -67,7 +66,7 @@ class KeptFile:
         if self._file is not None and os.fstat(self._file).st_nlink == 0:  # replaced: a driver that was reloaded
             self.close()
         if self._file is None:
-            self._file = os.open(self.path, _OPEN_FLAGS)
+            self._file = _open(self.path)
         text = os.pread(self._file, _MAX_FILE_BYTES, 0)
         if not text or (self._needs_newline and not text.endswith(b"\n")):
             raise ValueError(f"{self.path} is empty or cut off")
@@ -124,8 +123,13 @@ def _supply(path: Path) -> Supply | None:
     return None if _says(supply, "scope", "Device") or _says(supply, "present", "0") else supply
 
 
+def _open(path: Path) -> int:
+    """Whatever lies there, a pipe even, opening it does not wait."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
 def _look(path: Path) -> bytes:
-    file = os.open(path, _OPEN_FLAGS)
+    file = _open(path)
     try:
         return os.pread(file, _MAX_FILE_BYTES, 0)
     finally:

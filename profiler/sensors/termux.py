@@ -14,6 +14,7 @@ from profiler.sensors.power_supply import guess_current_unit, volts
 
 _MAX_OUTPUT_BYTES = 16_384
 _MAX_POWER_W = 150.0  # more is a wrong unit, not a phone
+_MAX_TEMPERATURE_C = 150.0  # a phone that does not know says a tenth of Integer.MIN_VALUE
 _UNSUPPORTED = -(2**31)  # Integer.MIN_VALUE, from Android 9 on; 0 before that
 
 
@@ -37,6 +38,8 @@ def parse_battery_status(output: bytes) -> TermuxStatus:
     if not isinstance(told, dict) or "status" not in told:
         raise ValueError(f"termux-battery-status printed no status: {output[:80]!r}")
     temperature_c = _number(told.get("temperature"))  # some versions print it as a string
+    if temperature_c is not None and not abs(temperature_c) < _MAX_TEMPERATURE_C:
+        temperature_c = None
     reason = _refusal(told)
     if reason is not None:
         return TermuxStatus(None, reason, temperature_c)

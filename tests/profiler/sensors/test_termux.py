@@ -74,6 +74,7 @@ def test_what_is_not_known_has_a_reason(changes: dict[str, object], word: str) -
 def test_a_temperature_may_be_a_string_or_lacking() -> None:
     assert parse_battery_status(told(temperature="22.3")).temperature_c == 22.3
     assert parse_battery_status(told(temperature=None)).temperature_c is None
+    assert parse_battery_status(told(temperature=-214748364.8)).temperature_c is None
 
 
 @pytest.mark.parametrize(
