@@ -15,8 +15,10 @@ from profiler.quantities import Provenance, RailKind, weakest
 from profiler.sensor import Available, Sensor, Unavailable
 from profiler.sensors.cpu_model import CpuModelSensor
 from profiler.sensors.fake import FakeSensor
+from profiler.sensors.jetson import JetsonSensor
 from profiler.sensors.rapl import RaplSensor
 from profiler.sensors.replay import ReplaySensor, write_trace
+from tests.fixtures.jetson import BOARDS, build_jetson
 from tests.fixtures.powercap import build_tree
 from tests.profiler.rails import counter_rail, power_rail
 
@@ -38,6 +40,14 @@ class Case:
 def _rapl(root: Path, clock: Clock) -> Sensor:
     build_tree(root, packages=2, psys=True, mmio=True)
     return RaplSensor(root, clock)
+
+
+def _jetson(name: str) -> Callable[[Path, Clock], Sensor]:
+    def present(root: Path, clock: Clock) -> Sensor:
+        build_jetson(root, BOARDS[name])
+        return JetsonSensor(root, clock)
+
+    return present
 
 
 def _cpu_model(root: Path, clock: Clock) -> Sensor:
@@ -63,6 +73,9 @@ def _fake(root: Path, clock: Clock) -> Sensor:
 
 CASES = {
     "rapl": Case(_rapl, RaplSensor),
+    "jetson iio": Case(_jetson("TX2"), JetsonSensor),
+    "jetson hwmon": Case(_jetson("AGX Orin"), JetsonSensor),
+    "jetson ina238": Case(_jetson("Thor"), JetsonSensor),
     "cpu_model": Case(_cpu_model, CpuModelSensor),
     "cpu_model process": Case(_cpu_model_of_process, CpuModelSensor),
     "replay": Case(_replay, lambda root, clock: ReplaySensor(root / "none.jsonl", clock)),
