@@ -24,6 +24,8 @@ from profiler.sensors.jetson_boards import (
     INA238_LABEL,
     INA3221,
     NOT_CONNECTED,
+    SAY_WHICH,
+    UNKNOWN_BOARD,
     Board,
     Chip,
     find_board,
@@ -38,14 +40,13 @@ _MAX_CHIPS = 256
 _MAX_COUNT = 10**9  # 1 kW in uW; no rail of a module comes near
 _MAX_LABEL_CHARS = 64
 _CHANNELS = 3
+_MIN_BUS_V = 1.0
 
 _NO_CHIP = "neither an INA3221 nor an INA238 below {where}"
 _IS_IT_A_JETSON = (
     "On a Jetson run 'sudo modprobe -a ina3221 ina238'; in a container mount /sys into it. "
     "A Nano 2GB has no power monitor, nor has any machine but a Jetson: use another sensor."
 )
-_NO_TOTAL = "no known board has the rails {labels}: which of them make up a total is not known"
-_SAY_WHICH = "Add the board to BOARDS in profiler/sensors/jetson_boards.py, or send these labels and the board's name."
 _MAKE_READABLE = "Run 'sudo chmod a+r {where}' (until the next boot), or run as root."
 _LOOK = "Look at the files beside it, and at 'dmesg | grep -i ina'."
 
@@ -95,7 +96,7 @@ class JetsonSensor:
         labels = [channel.label for channel in channels]
         board = find_board(labels, model)
         if board is None:
-            return Unavailable(_NO_TOTAL.format(labels=", ".join(labels)), _SAY_WHICH)
+            return Unavailable(UNKNOWN_BOARD.format(labels=", ".join(labels)), SAY_WHICH)
         return self._measured(channels, board, model)
 
     def _measured(self, channels: list[_Channel], board: Board, model: str) -> Available | Unavailable:
@@ -368,6 +369,10 @@ def _rail(channel: _Channel, board: Board, scan_s: float) -> Rail:
 
 
 def _bus_v(channel: _Channel) -> float | None:
-    """Supply voltage now to a tenth of a volt, or None: the limits in watts scale with it, and need it no finer."""
+    """Supply voltage now to a tenth of a volt: the limits in watts scale with it, and need it no finer.
+
+    None where it cannot be read or the rail is off: limits of 0 V would hold for no load that it has later.
+    """
     text = _text(channel.bus_mv_path)
-    return round(int(text) / 1e3, 1) or None if text.isascii() and text.isdigit() and len(text) <= 6 else None
+    volts = round(int(text) / 1e3, 1) if text.isascii() and text.isdigit() and len(text) <= 6 else 0.0
+    return volts if volts >= _MIN_BUS_V else None

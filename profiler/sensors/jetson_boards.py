@@ -19,6 +19,9 @@ NOT_CONNECTED = "NC"
 INA238_LABEL = "VIN"
 """The INA238 has no label in sysfs. On Thor it measures the input of the whole module."""
 
+UNKNOWN_BOARD = "no known board has the rails {labels}: which of them make up a total is not known"
+SAY_WHICH = "Add the board to BOARDS in profiler/sensors/jetson_boards.py, or send these labels and the board's name."
+
 
 @dataclass(frozen=True, slots=True)
 class Board:

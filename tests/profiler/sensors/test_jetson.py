@@ -380,6 +380,13 @@ def test_a_senseless_shunt_is_replaced_by_the_boards(tmp_path: Path, content: st
     assert rails(tmp_path)["VDD_IN"].offset_err_w == pytest.approx(80e-6 / 0.005 * 5)
 
 
+@pytest.mark.parametrize("content", ["0\n", "40\n", "", "-3\n"])
+def test_a_rail_that_is_off_has_the_limits_of_the_boards_voltage(tmp_path: Path, content: str) -> None:
+    tree = build_jetson(tmp_path, HWMON_XAVIER_NX)
+    tree.files["VDD_SOC", "voltage"].write_text(content)
+    assert rails(tmp_path)["VDD_SOC"].offset_err_w == pytest.approx(80e-6 / 0.005 * 5.05)
+
+
 def test_thors_shunt_comes_from_the_device_tree(tmp_path: Path) -> None:
     tree = build_jetson(tmp_path, BOARDS["Thor"])
     assert rails(tmp_path)["VIN"].offset_err_w == pytest.approx(5e-6 / 0.002 * 20)
