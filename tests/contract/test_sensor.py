@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ from profiler.sensors.fake import FakeSensor
 from profiler.sensors.jetson import JetsonSensor
 from profiler.sensors.rapl import RaplSensor
 from profiler.sensors.replay import ReplaySensor, write_trace
+from profiler.sensors.tegrastats import TegrastatsSensor
 from tests.fixtures.jetson import BOARDS, build_jetson
 from tests.fixtures.powercap import build_tree
+from tests.fixtures.tegrastats import tegrastats_of_log
 from tests.profiler.rails import counter_rail, power_rail
 
 PROC_STAT = """cpu  1000 20 300 5000 10 5 15 40 200 0
@@ -76,6 +79,7 @@ CASES = {
     "jetson iio": Case(_jetson("TX2"), JetsonSensor),
     "jetson hwmon": Case(_jetson("AGX Orin"), JetsonSensor),
     "jetson ina238": Case(_jetson("Thor"), JetsonSensor),
+    "tegrastats": Case(tegrastats_of_log, lambda root, clock: TegrastatsSensor(BytesIO(), clock)),
     "cpu_model": Case(_cpu_model, CpuModelSensor),
     "cpu_model process": Case(_cpu_model_of_process, CpuModelSensor),
     "replay": Case(_replay, lambda root, clock: ReplaySensor(root / "none.jsonl", clock)),
