@@ -324,7 +324,7 @@ def _cycle_s(folder: Path) -> float:
 def _micro(path: Path) -> float | None:
     """A millionth of the positive whole number in a file, or None."""
     text = _text(path)
-    return int(text) / 1e6 if text.isascii() and text.isdigit() and 0 < int(text) <= _MAX_COUNT else None
+    return int(text) / 1e6 if text.isdigit() and 0 < int(text) <= _MAX_COUNT else None
 
 
 def _model(path: Path) -> str:
@@ -374,5 +374,5 @@ def _bus_v(channel: _Channel) -> float | None:
     None where it cannot be read or the rail is off: limits of 0 V would hold for no load that it has later.
     """
     text = _text(channel.bus_mv_path)
-    volts = round(int(text) / 1e3, 1) if text.isascii() and text.isdigit() and len(text) <= 6 else 0.0
+    volts = round(int(text) / 1e3, 1) if text.isdigit() and len(text) <= 6 else 0.0
     return volts if volts >= _MIN_BUS_V else None
