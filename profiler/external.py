@@ -156,8 +156,11 @@ class Exchange:
 
     @property
     def limit_ns(self) -> float:
-        """Whatever the two ways took: half the round trip is as far as the offset can be off (1 ns for rounding)."""
-        return (self.host_after_ns - self.host_before_ns) / 2 + 1
+        """How far the offset can be off, whatever the two ways took: half the round trip.
+
+        And 0.1 % of it, since the clocks drift apart meanwhile, no faster than that; and 1 ns for rounding.
+        """
+        return (self.host_after_ns - self.host_before_ns) / 2 * 1.001 + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +203,9 @@ class ClockAlignment:
 
         Offsets are those of NTP (RFC 5905, section 8) with one reading of the meter's clock. Queueing delays one way
         more than the other, but never by more than the round trip: the true offset of each exchange lies within half of
-        it, whatever its direction. Two lines part at most as far as they do at the ends, so the bound is the largest
-        |residual| + RTT/2 of the exchanges used. Exchanges that know the rate less well than `assumed_skew_ppm` give
-        the rate 0 within that assumption.
+        it, whatever its direction. Between two moments two lines part no further than at those moments, so the bound is
+        the larger |residual| + RTT/2 of two exchanges, the best early and the best late one. Exchanges that know the
+        rate less well than `assumed_skew_ppm` give the rate 0 within that assumption.
 
         Raises ValueError where there is no exchange, SensorError where the meter's clock must have stepped between two.
         """
@@ -245,16 +248,20 @@ def _fit(kept: Sequence[Exchange], *, with_skew: bool) -> ClockAlignment:
         abs(offset_ns - mean_offset_ns - rate * (t_ns - mean_t_ns)) + exchange.limit_ns
         for exchange, t_ns, offset_ns in zip(kept, times_ns, offsets_ns, strict=True)
     ]
-    span_ns = times_ns[-1]
+    some = max(1, len(kept) // 3)  # of the early and of the late ones the one that knows best ties down the line
+    early = min(range(some), key=limits_ns.__getitem__)
+    late = min(range(len(kept) - some, len(kept)), key=limits_ns.__getitem__)
+    span_ns = times_ns[late] - times_ns[early]
     start_offset_ns = base_ns + mean_offset_ns - rate * mean_t_ns
-    apart = (limits_ns[0] + limits_ns[-1]) / span_ns if with_skew and span_ns > 0 else _UNKNOWN_RATE
+    apart = (limits_ns[early] + limits_ns[late]) / span_ns if with_skew and span_ns > 0 else _UNKNOWN_RATE
     return ClockAlignment(
         offset_s=start_offset_ns / 1e9,
-        bound_s=max(limits_ns) / 1e9 + abs(start_offset_ns / 1e9) * 2**-51,  # and what a float of it rounds off
+        # ... and what a float rounds off an offset between an epoch and a monotonic clock
+        bound_s=max(limits_ns[early], limits_ns[late]) / 1e9 + abs(start_offset_ns / 1e9) * 2**-51,
         skew_ppm=rate * 1e6,
         skew_bound_ppm=apart * 1e6,
         reference_ns=reference_ns,
-        covers_ns=(reference_ns, kept[-1].host_ns),
+        covers_ns=(kept[early].host_ns, kept[late].host_ns),
     )
 
 

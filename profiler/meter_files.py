@@ -247,7 +247,7 @@ def _find_header(lines: _Lines, layouts: Sequence[Columns]) -> tuple[Columns, Ro
                     return (columns, _RowReader(names, delimiter, columns))
         if lines.number >= _MAX_PREAMBLE_LINES:
             break
-    wanted = [columns.time, *columns.quantities.values()]
+    wanted = [name for columns in layouts for name in (columns.time, *columns.quantities.values())]
     raise ValueError(f"no line of the first {lines.number} names {wanted}; seen: {', '.join(seen)[:200] or 'nothing'}")
 
 
