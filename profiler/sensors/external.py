@@ -45,7 +45,7 @@ _START_METER = (
 
 @dataclass(frozen=True, slots=True)
 class StreamRail:
-    """One rail of a line: a field by its position (from 0), or by its key where lines are JSON objects.
+    """One rail of a line: a field by its position (from 0), or by its key (`apower`, `aenergy.total`) in a JSON object.
 
     `unit` is one of power (W, mW, uW) or of energy the meter accumulates (J, Wh, ...). `times`, a field in
     `times_unit`, is multiplied in: volts in `field` (unit V) and amperes in `times`. Raises ValueError on units that
@@ -238,7 +238,7 @@ class ExternalSensor:
     def _keep(self, chunk: bytes) -> None:
         head, newline, rest = (self._tail + chunk).rpartition(b"\n")
         if newline:
-            line = head.rpartition(b"\n")[2].strip()
+            line = head.rstrip().rpartition(b"\n")[2].strip()  # blank lines say nothing
             if line:
                 self._line = (self._clock.monotonic_ns(), line)
         # An endless line is no line: its beginning goes, and the mark makes what is left of it no number.
@@ -260,9 +260,9 @@ class ExternalSensor:
 
     def _value(self, rail: StreamRail, fields: Mapping[int | str, object]) -> float | None:
         try:
-            value = _number(fields[rail.field])
+            value = _number(_look_up(fields, rail.field))
             if rail.times is not None:
-                value *= _number(fields[rail.times])
+                value *= _number(_look_up(fields, rail.times))
         except (KeyError, ValueError) as error:
             self._trouble = f"the last line gives no {rail.meter.name}: {error}"
             return None
@@ -284,6 +284,15 @@ def _fields(line: bytes, separator: str) -> Mapping[int | str, object]:
         row = json.loads(text)
         return row if isinstance(row, dict) else {}
     return dict(enumerate(text.split(separator)))
+
+
+def _look_up(fields: Mapping[int | str, object], field: int | str) -> object:
+    """A field, or one inside another: `aenergy.total`. Raises KeyError."""
+    if field in fields or not isinstance(field, str):
+        return fields[field]
+    outer, _, inner = field.partition(".")
+    nested = fields[outer]
+    return _look_up(nested, inner) if inner and isinstance(nested, dict) else None
 
 
 def _number(value: object) -> float:
