@@ -77,6 +77,29 @@ def test_a_shift_within_the_bound_moves_the_energy_no_further_than_the_limit(
     assert abs(shifted.energy_j - right.energy_j) <= limit_j + 1e-6
 
 
+def test_the_stated_error_covers_clocks_that_are_off_within_their_bound() -> None:
+    """400 spans of a load that switches when they begin and end; the meter's clock is off by anything within ± 4 ms."""
+    rng = random.Random(5)
+    switches_ms = [0]
+    while len(switches_ms) < 801:
+        switches_ms.append(switches_ms[-1] + rng.randint(60, 140))
+    levels_w = [rng.uniform(6, 14) if i % 2 else rng.uniform(1, 4) for i in range(800)]
+    powers_w = [w for i, w in enumerate(levels_w) for _ in range(switches_ms[i], switches_ms[i + 1])]
+    trace = trace_of(lambda i: powers_w[i], len(powers_w), MS, EXACT)
+    errors_j, stated_j = [], []
+    for i in range(1, 799, 2):
+        truth_j = levels_w[i] * (switches_ms[i + 1] - switches_ms[i]) / 1e3
+        alignment = ClockAlignment(rng.uniform(-0.004, 0.004), 0.004)
+        reading = energy(trace, alignment, switches_ms[i] * MS, switches_ms[i + 1] * MS)
+        assert reading.energy_j is not None
+        assert reading.energy_err_j is not None
+        errors_j.append(abs(reading.energy_j - truth_j))
+        stated_j.append(reading.energy_err_j)
+    within = sum(error_j <= err_j for error_j, err_j in zip(errors_j, stated_j, strict=True)) / len(errors_j)
+    assert within >= 0.93
+    assert sorted(stated_j)[200] <= 4 * sorted(errors_j)[200]
+
+
 def test_the_meters_clock_is_taken_into_account() -> None:
     epoch_ns = 1_700_000_000 * S
     trace = trace_of(pulse, 3000, MS, EXACT, start_ns=epoch_ns)

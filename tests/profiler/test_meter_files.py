@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from profiler.errors import SensorError
 from profiler.external import ClockAlignment, Trace, energy
@@ -244,3 +246,22 @@ def wall_ns(text: str) -> int:
     date, time = text.split(" ")
     month, day, year = date.split("-")
     return iso_ns(f"{year}-{month}-{day}T{time}Z")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.one_of(st.binary(max_size=300), st.text("0123456789.,;eE+-\"'\n\r\t #nainf", max_size=300)))
+def test_whatever_a_file_holds_is_a_trace_or_an_error_of_ours(tmp_path: Path, body: bytes | str) -> None:
+    text = HEAD.encode() + (body if isinstance(body, bytes) else body.encode())
+    outcome = outcome_of(tmp_path, text)
+    if isinstance(outcome, SensorError):
+        assert "meter.csv, line " in str(outcome)
+    else:
+        rows = [line.strip() for line in text.split(b"\n")[1:-1]]
+        assert len(outcome.values) == sum(bool(row) and not row.startswith(b"#") for row in rows)
+
+
+def outcome_of(tmp_path: Path, text: bytes) -> Trace | SensorError:
+    try:
+        return parsed(tmp_path, text)
+    except SensorError as error:
+        return error

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from profiler.clock import FakeClock
 from profiler.errors import SensorError
@@ -93,6 +96,21 @@ def test_a_meter_that_falls_silent_is_missing_after_three_periods(tmp_path: Path
             sensor.read()
         os.write(writer, b"2,2000\n")
         assert sensor.read() == [2.0]
+
+
+def test_a_serial_port_and_its_unplugging() -> None:
+    ours, theirs = os.openpty()
+    sensor = ExternalSensor(Path("/"), FakeClock(), StreamSpec(Path(os.ttyname(theirs)), 0.1, (BOARD,)))
+    sensor.open()
+    os.write(ours, b"0,1000\r\n")
+    os.close(theirs)
+    assert sensor.read() == [1.0]
+    os.close(ours)
+    assert sensor.read() == [1.0]  # held until it is old
+    sensor._clock.sleep(0.5)
+    with pytest.raises(SensorError, match="old"):
+        sensor.read()
+    sensor.close()
 
 
 def test_a_flood_takes_a_bounded_time_and_memory(tmp_path: Path) -> None:
@@ -247,3 +265,21 @@ def test_a_stream_that_is_no_stream(tmp_path: Path) -> None:
     assert "No such file" in refusal(tmp_path).reason
     stream.mkdir()
     assert "no file, FIFO or character device" in refusal(tmp_path).reason
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(chunks=st.lists(st.binary(max_size=40) | st.sampled_from([b"0,1\n", b'{"1":2}\n', b"\n", b"0,"]), max_size=8))
+def test_whatever_a_stream_says_is_a_number_or_an_error_of_ours(tmp_path: Path, chunks: list[bytes]) -> None:
+    stream = build_stream(tmp_path, "")
+    sensor = opened(tmp_path)
+    for chunk in chunks:
+        say(stream, chunk)
+        try:
+            (value,) = sensor.read()
+        except SensorError:
+            continue
+        assert value is not None
+        assert math.isfinite(value)
+    say(stream, b"\n0,1000\n")
+    assert sensor.read() == [1.0]
+    sensor.close()
