@@ -41,6 +41,13 @@ def test_ten_watts_by_one_millisecond_are_ten_millijoules() -> None:
     assert blurred.energy_err_j == pytest.approx(math.hypot(sharp.energy_err_j, 2 * 0.010 / math.sqrt(3)))
 
 
+def test_a_step_that_an_edge_may_have_missed_counts() -> None:
+    trace = trace_of(pulse, 3000, MS, EXACT)
+    start_ns, end_ns = 995 * MS, 2500 * MS  # 2 W at both edges, but the load switches 5 ms after the first
+    assert alignment_limit_j(trace, ClockAlignment(0.0, 0.010), start_ns, end_ns) == pytest.approx(0.10)
+    assert alignment_limit_j(trace, ClockAlignment(0.0, 0.003), start_ns, end_ns) == 0.0
+
+
 def test_a_bound_costs_nothing_where_power_is_the_same_at_both_edges() -> None:
     trace = trace_of(lambda i: 7.0, 3000, MS, EXACT)
     reading = energy(trace, ClockAlignment(0.0, 0.1), 1 * S, 2 * S)
