@@ -16,6 +16,7 @@ from profiler.quantities import Provenance, RailKind, weakest
 from profiler.sensor import Available, Sensor, Unavailable
 from profiler.sensors.battery import BatterySensor
 from profiler.sensors.cpu_model import CpuModelSensor
+from profiler.sensors.external import ExternalSensor
 from profiler.sensors.fake import FakeSensor
 from profiler.sensors.jetson import JetsonSensor
 from profiler.sensors.rapl import RaplSensor
@@ -23,6 +24,7 @@ from profiler.sensors.raspberry_pi import RaspberryPiSensor
 from profiler.sensors.replay import ReplaySensor, write_trace
 from profiler.sensors.tegrastats import TegrastatsSensor
 from tests.fixtures.jetson import BOARDS, build_jetson
+from tests.fixtures.meters import build_stream
 from tests.fixtures.power_supply import laptop, phone
 from tests.fixtures.powercap import build_tree
 from tests.fixtures.raspberry_pi import PMIC, model
@@ -89,6 +91,11 @@ def _replay(root: Path, clock: Clock) -> Sensor:
     return ReplaySensor(root / "trace.jsonl", clock)
 
 
+def _external(root: Path, clock: Clock) -> Sensor:
+    build_stream(root)
+    return ExternalSensor(root, clock)
+
+
 def _fake(root: Path, clock: Clock) -> Sensor:
     return FakeSensor([power_rail(), counter_rail()], lambda t_s: [5.0, 5 * t_s], clock, total=["board"])
 
@@ -105,6 +112,7 @@ CASES = {
     "battery": Case(_battery, BatterySensor),
     "battery of a phone": Case(_battery_of_phone, BatterySensor),
     "raspberry_pi": Case(_raspberry_pi, RaspberryPiSensor),
+    "external": Case(_external, ExternalSensor),
     "fake": Case(_fake, lambda root, clock: FakeSensor([], lambda t_s: [], clock, unavailable=Unavailable("a", "b"))),
 }
 
