@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command is not None and not (verb.TAKES_COMMAND and command):
         parser.error(f"{options.verb} -- needs a command" if verb.TAKES_COMMAND else f"{options.verb} takes no command")
     options.command = command or []
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without "±" must not cost the figures
     try:
         status: int = verb.run(options)
         sys.stdout.flush()

@@ -46,13 +46,15 @@ def run_command(command: Sequence[str]) -> Finished:
     Every descriptor that we were given is handed on; ours are closed on exec. Signals that would end us go to the
     command instead, so that its end, not ours, ends the measurement.
     """
-    with _signals_to_child() as target:
+    with _signals_to_child() as (target, missed):
         try:
             process = subprocess.Popen(command, close_fds=False)
         except (OSError, ValueError) as error:  # ValueError: a NUL byte in an argument
             found = not isinstance(error, FileNotFoundError)
             raise CommandError(f"{command[0]}: {error}.", NOT_EXECUTABLE if found else NOT_FOUND) from error
         target.append(process.pid)
+        for number in missed:
+            os.kill(process.pid, number)
         _, status, used = os.wait4(process.pid, 0)
         target.clear()
         process.returncode = code = os.waitstatus_to_exitcode(status)  # else Popen believes that it still runs
@@ -60,28 +62,31 @@ def run_command(command: Sequence[str]) -> Finished:
 
 
 @contextmanager
-def _signals_to_child() -> Iterator[list[int]]:
-    """Meanwhile signals that end a process are passed on to the pid in the list, if there is one.
+def _signals_to_child() -> Iterator[tuple[list[int], list[int]]]:
+    """Signals that would end us are passed on to the pid in the first list; before there is one, the second has them.
 
     A handler, not SIG_IGN: the command would inherit that. What was ignored before (nohup) stays ignored.
     """
     target: list[int] = []
+    missed: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and _is_in_foreground():
+        if target and number == signal.SIGINT and _is_in_foreground():
             return  # the terminal has sent Ctrl-C to the command as well; two in a row mean something else to many
+        if not target:
+            missed.append(number)
         for pid in target:
             os.kill(pid, number)
 
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
-        yield target
+        yield target, missed
         return
     before = {number: signal.getsignal(number) for number in _PASSED_ON}
     caught = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     for number in caught:
         signal.signal(number, pass_on)
     try:
-        yield target
+        yield target, missed
     finally:
         for number in caught:
             signal.signal(number, before[number])

@@ -75,8 +75,10 @@ class TraceWriter:
     def _write(self, row: dict[str, object]) -> None:
         line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         try:
-            if os.write(self._file, line) != len(line):
+            written = os.write(self._file, line)
+            if written != len(line):
                 self.failure = f"{self._path}: no space for more"
+                os.ftruncate(self._file, os.fstat(self._file).st_size - written)  # a torn line spoils a trace
         except OSError as error:
             self.failure = f"{self._path}: {error}"
 
