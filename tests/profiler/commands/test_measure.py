@@ -48,11 +48,11 @@ def test_joules_of_a_sleep_are_the_drivers(tree: Tree) -> None:
     assert total["provenance"] == "counter"
     assert total["scope"] == "host"
     assert total["total_of"] == ["package-0", "dram-0"]
-    assert total["coverage"] == 1.0
+    assert total["coverage"] == pytest.approx(1.0)
     assert total["n_samples"] >= 6
     assert 0 < total["energy_err_j"] < 0.1 * total["energy_j"]
     assert total["mean_power_w"] * (got["end_ns"] - got["start_ns"]) / 1e9 == pytest.approx(total["energy_j"])
-    assert total["mean_power_w"] <= total["peak_power_w"] < 1.5 * 23
+    assert total["mean_power_w"] <= total["peak_power_w"] < 2.5 * 23
     assert [rail["rail"] for rail in got["rails"]] == ["package-0", "core-0", "dram-0"]
     assert 1.0 <= got["duration_s"] < 3
     assert got["user_s"] + got["system_s"] < 0.2
@@ -222,10 +222,13 @@ import signal, time
 n = []
 signal.signal(signal.SIGINT, lambda *_: n.append(1))
 print("ready", flush=True)
-while not n:
+told = quiet = 0
+while not n or quiet < 50:
     time.sleep(0.01)
-time.sleep(0.3)
-print(f"signals: {len(n)}.", flush=True)
+    quiet = quiet + 1 if told == len(n) else 0
+    while told < len(n):
+        told += 1
+        print("a signal", flush=True)
 raise SystemExit(6)
 """
 
@@ -234,9 +237,12 @@ def test_ctrl_c_at_the_terminal_reaches_the_command_once(tree: Tree) -> None:
     arguments = ("measure", "--sysfs-root", tree.root, "--", sys.executable, "-c", _COUNTS_SIGINT)
     with Terminal(*arguments) as terminal:
         terminal.wait_for(b"ready\r\n")
-        terminal.press(b"\x03")
+        for count in range(1, 6):  # several, since two that come at once are one
+            terminal.press(b"\x03")
+            terminal.wait_for(b"a signal", count)
+            time.sleep(0.05)
         assert terminal.end() == 6
-        assert b"signals: 1." in terminal.shown
+        assert terminal.shown.count(b"a signal") == 5
         assert b"total" in terminal.shown
 
 
@@ -247,7 +253,7 @@ def test_sigint_without_a_terminal_is_passed_on(tree: Tree) -> None:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         stdout, _ = process.communicate(timeout=60)
-    assert stdout == "signals: 1.\n"
+    assert stdout == "a signal\n"
     assert process.returncode == 6
 
 

@@ -61,7 +61,7 @@ def test_a_trace_plays_back_to_the_same_joules(tmp_path: Path, start_uj: int) ->
     assert done.stdout == ""
     got = json.loads(done.stderr)
     energies_j, coverage = replayed(path)
-    assert coverage == 1.0
+    assert coverage == pytest.approx(1.0)
     assert energies_j == {
         row["rail"]: pytest.approx(row["energy_j"], rel=1e-9) for row in (*got["rails"], got["total"])
     }
