@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     verb = _VERBS[options.verb]
-    if command is not None and not (verb.TAKES_COMMAND and command):
-        parser.error(f"{options.verb} -- needs a command" if verb.TAKES_COMMAND else f"{options.verb} takes no command")
+    if command is not None and not (verb.COMMAND and command):
+        parser.error(f"{options.verb} -- needs a command" if verb.COMMAND else f"{options.verb} takes no command")
     options.command = command or []
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without "±" must not cost the figures
@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m profiler", description="Joules and seconds of a piece of work.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     for name, verb in _VERBS.items():
-        verb.add_arguments(verbs.add_parser(name, help=verb.HELP, description=verb.HELP))
+        made = verbs.add_parser(name, help=verb.HELP, description=verb.HELP)
+        verb.add_arguments(made)
+        made.usage = f"{made.format_usage().removeprefix('usage: ').rstrip()} {verb.COMMAND}".rstrip()
     return parser
 
 

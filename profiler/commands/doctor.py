@@ -18,7 +18,7 @@ from profiler.sampler import Sampler
 from profiler.sensor import Available, Probe, Sensor, best
 
 HELP = "every sensor in full: available or the exact remedy, its rails, their error limits, what metering costs here"
-TAKES_COMMAND = False
+COMMAND = ""
 _TRIAL_S = 1.0
 _MAX_READS = 200
 _READS_S = 0.25  # a read over adb takes 0.1 s: stop at this time, whatever the number

@@ -12,7 +12,7 @@ from profiler.commands.common import add_root, ask
 from profiler.sensor import Available, Probe, best
 
 HELP = "the sensors of this machine: available, or why not and what to do"
-TAKES_COMMAND = False
+COMMAND = ""
 _COLUMNS = ("sensor", "available", "provenance", "scope", "total", "remarks")
 
 

@@ -16,8 +16,8 @@ from profiler.commands.figures import Figures
 from profiler.commands.meter import Meter
 from profiler.errors import FedmeterError, UsageError
 
-HELP = "joules and watts of a command: measure [options] -- CMD..."
-TAKES_COMMAND = True
+HELP = "joules and watts of a command, like perf stat"
+COMMAND = "-- CMD ..."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,8 +20,8 @@ from profiler.sampler import Sample
 from profiler.sensor import Available
 from profiler.sensors.replay import FORMAT, VERSION
 
-HELP = "write a trace of every sample: record -o FILE [--seconds S | -- CMD...]"
-TAKES_COMMAND = True
+HELP = "write a trace of every sample, for the time given or as long as a command runs"
+COMMAND = "[-- CMD ...]"
 INTERRUPTED = 130
 
 

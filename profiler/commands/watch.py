@@ -20,7 +20,7 @@ from profiler.commands.meter import Live, Meter
 from profiler.quantities import EnergyReading
 
 HELP = "a live view of power and energy; q or Ctrl-C ends it"
-TAKES_COMMAND = False
+COMMAND = ""
 _REDRAW_S = 0.5
 _LINE_S = 1.0
 _BAR_CHARS = 20

@@ -265,3 +265,9 @@ def test_a_signal_that_was_ignored_stays_ignored(tree: Tree) -> None:
     )
     assert done.stdout == "alive\n"
     assert done.returncode == 0
+
+
+def test_help_shows_where_the_command_goes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["measure", "--help"])
+    assert "[-o FILE] -- CMD ...\n" in capsys.readouterr().out
