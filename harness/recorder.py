@@ -219,8 +219,11 @@ def _sum_columns(parts: Sequence[Energy]) -> Row:
 
 
 def _sum_spans(rows: Sequence[Row], name: str) -> tuple[float | None, float | None]:
-    """Energy and error of all spans of a name in this round, None if any is missing: never a smaller total."""
-    spans = [row for row in rows if row["kind"] == "span" and row["name"] == name]
+    """Energy and error of all top-level spans of a name in this round, None if any is missing: never a smaller total.
+
+    Spans that user code opens within its own are in their parents already.
+    """
+    spans = [row for row in rows if row["kind"] == "span" and row["name"] == name and row.get("parent_id") is None]
     if not spans or any(row.get("energy_j") is None for row in spans):
         return None, None
     return math.fsum(row["energy_j"] for row in spans), math.fsum(row.get("energy_err_j") or 0.0 for row in spans)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,13 @@ from profiler.quantities import Provenance, RailKind, weakest
 from profiler.sensor import Available, Sensor, Unavailable
 from profiler.sensors.cpu_model import CpuModelSensor
 from profiler.sensors.fake import FakeSensor
+from profiler.sensors.jetson import JetsonSensor
 from profiler.sensors.rapl import RaplSensor
 from profiler.sensors.replay import ReplaySensor, write_trace
+from profiler.sensors.tegrastats import TegrastatsSensor
+from tests.fixtures.jetson import BOARDS, build_jetson
 from tests.fixtures.powercap import build_tree
+from tests.fixtures.tegrastats import tegrastats_of_log
 from tests.profiler.rails import counter_rail, power_rail
 
 PROC_STAT = """cpu  1000 20 300 5000 10 5 15 40 200 0
@@ -38,6 +43,14 @@ class Case:
 def _rapl(root: Path, clock: Clock) -> Sensor:
     build_tree(root, packages=2, psys=True, mmio=True)
     return RaplSensor(root, clock)
+
+
+def _jetson(name: str) -> Callable[[Path, Clock], Sensor]:
+    def present(root: Path, clock: Clock) -> Sensor:
+        build_jetson(root, BOARDS[name])
+        return JetsonSensor(root, clock)
+
+    return present
 
 
 def _cpu_model(root: Path, clock: Clock) -> Sensor:
@@ -63,6 +76,10 @@ def _fake(root: Path, clock: Clock) -> Sensor:
 
 CASES = {
     "rapl": Case(_rapl, RaplSensor),
+    "jetson iio": Case(_jetson("TX2"), JetsonSensor),
+    "jetson hwmon": Case(_jetson("AGX Orin"), JetsonSensor),
+    "jetson ina238": Case(_jetson("Thor"), JetsonSensor),
+    "tegrastats": Case(tegrastats_of_log, lambda root, clock: TegrastatsSensor(BytesIO(), clock)),
     "cpu_model": Case(_cpu_model, CpuModelSensor),
     "cpu_model process": Case(_cpu_model_of_process, CpuModelSensor),
     "replay": Case(_replay, lambda root, clock: ReplaySensor(root / "none.jsonl", clock)),

@@ -114,9 +114,9 @@ def test_cutoffs_at_parity_end_the_straggling(job: MainJob) -> None:
     fast = [span for span in fits if span["device"] == "fast"]
     assert all(span["steps_done"] == span["steps_planned"] for span in fast)
     # The reference is the fast client of the run that the cutoff was learned from; the machine's own speed may have
-    # changed by a quarter since.
+    # changed by a third since.
     assert fit_call_s(bench, 1, "slow") == pytest.approx(fit_call_s(bench, 0, "fast"), rel=0.1)
-    assert fit_call_s(bench, 1, "slow") == pytest.approx(fit_call_s(bench, 1, "fast"), rel=0.3)
+    assert fit_call_s(bench, 1, "slow") == pytest.approx(fit_call_s(bench, 1, "fast"), rel=0.5)
     assert fit_call_s(bench, 0, "slow") > 1.8 * fit_call_s(bench, 0, "fast")
 
 

@@ -174,6 +174,15 @@ def test_spans_of_a_late_reply_keep_their_round() -> None:
     assert find(before, span_id="late")["round"] is None, "an earlier task's"
 
 
+def test_a_user_span_within_a_fit_is_not_counted_twice() -> None:
+    call = CALLS[0]
+    assert call.answer is not None
+    inner = SpanRecord("inner", "fit", 11 * SECOND, 0.5, parent_id="a-f")
+    answer = Answer(call.answer.result, call.answer.timing, (inner, *call.answer.spans))
+    rows = round_rows(context(), result(2, [CallRecord("a", "cpu", "fit", {}, answer)]), ConstantHost())
+    assert rows[-1]["energy_fit_j"] == pytest.approx(3.0 * 1.8)
+
+
 def test_the_round_adds_up(rows: list[Row]) -> None:
     row = rows[-1]
     assert row["energy_j"] == pytest.approx(6 * (3.0 + 1.0))
