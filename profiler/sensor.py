@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from profiler.clock import Clock
+from profiler.errors import SensorError
 from profiler.quantities import Provenance, Rail, Scope
 
 ENTRY_POINT_GROUP = "fedmeter.sensors"
@@ -73,12 +74,41 @@ def sys_dir(root: Path) -> Path:
 
 
 def discover(root: Path, clock: Clock) -> Iterator[Sensor]:
-    """Every sensor that is installed, built in or not, through the entry points `fedmeter.sensors`, by name."""
+    """Every sensor that is installed, built in or not, through the entry points `fedmeter.sensors`, by name.
+
+    One whose code cannot be imported is unavailable, and costs nobody the others.
+    """
     from importlib.metadata import entry_points  # costs 20 ms, so only when asked for
 
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
-        factory: SensorFactory = entry.load()
-        yield factory(root, clock)
+        try:
+            factory: SensorFactory = entry.load()
+        except (ImportError, AttributeError) as error:
+            yield _Broken(entry.name, entry.value, error)
+        else:
+            yield factory(root, clock)
+
+
+class _Broken:
+    """Stands for a sensor whose code cannot be imported."""
+
+    def __init__(self, name: str, target: str, error: Exception) -> None:
+        self.name = name
+        self._outcome = Unavailable(
+            f"{target} cannot be imported: {error}", f"Install the package that has {target} again, or remove it."
+        )
+
+    def probe(self) -> Available | Unavailable:
+        return self._outcome
+
+    def open(self) -> None:
+        raise SensorError(f"{self.name}: {self._outcome.reason}.", remedy=self._outcome.remedy)
+
+    def read(self) -> list[float | None]:
+        raise SensorError(f"{self.name}: not open.", remedy="Call open() first.")
+
+    def close(self) -> None:
+        pass
 
 
 # Counters beat polled power, measured beats modelled (facts: a 1 Hz poll errs by up to 80 %), wide beats narrow.

@@ -88,8 +88,8 @@ def _read_time_s(sensor: Sensor) -> float | None:
     """The median over many reads in a row; None where none succeeds."""
     times_s: list[float] = []
     deadline_s = time.perf_counter() + _READS_S
-    sensor.open()
     try:
+        sensor.open()
         while len(times_s) < _MAX_READS and (not times_s or time.perf_counter() < deadline_s):
             before_s = time.perf_counter()
             sensor.read()
