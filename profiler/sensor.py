@@ -76,7 +76,7 @@ def sys_dir(root: Path) -> Path:
 def discover(root: Path, clock: Clock) -> Iterator[Sensor]:
     """Every sensor that is installed, built in or not, through the entry points `fedmeter.sensors`, by name.
 
-    One whose code cannot be imported is unavailable, and costs nobody the others.
+    One that cannot even be loaded is there as well, as one that is not available: it must not take the others along.
     """
     from importlib.metadata import entry_points  # costs 20 ms, so only when asked for
 
@@ -84,19 +84,17 @@ def discover(root: Path, clock: Clock) -> Iterator[Sensor]:
         try:
             factory: SensorFactory = entry.load()
         except (ImportError, AttributeError) as error:
-            yield _Broken(entry.name, entry.value, error)
-        else:
-            yield factory(root, clock)
+            yield Broken(entry.name, f"{entry.value} cannot be loaded: {error}")
+            continue
+        yield factory(root, clock)
 
 
-class _Broken:
-    """Stands for a sensor whose code cannot be imported."""
+class Broken:
+    """Stands for a sensor whose code cannot be loaded."""
 
-    def __init__(self, name: str, target: str, error: Exception) -> None:
+    def __init__(self, name: str, reason: str) -> None:
         self.name = name
-        self._outcome = Unavailable(
-            f"{target} cannot be imported: {error}", f"Install the package that has {target} again, or remove it."
-        )
+        self._outcome = Unavailable(reason, "Install what it needs, or install fedmeter again.")
 
     def probe(self) -> Available | Unavailable:
         return self._outcome
@@ -105,7 +103,7 @@ class _Broken:
         raise SensorError(f"{self.name}: {self._outcome.reason}.", remedy=self._outcome.remedy)
 
     def read(self) -> list[float | None]:
-        raise SensorError(f"{self.name}: not open.", remedy="Call open() first.")
+        raise SensorError(f"{self.name}: not open.")
 
     def close(self) -> None:
         pass

@@ -15,12 +15,14 @@ from profiler.errors import SensorError
 from profiler.quantities import Provenance, RailKind, weakest
 from profiler.sensor import Available, Sensor, Unavailable
 from profiler.sensors.cpu_model import CpuModelSensor
+from profiler.sensors.external import ExternalSensor
 from profiler.sensors.fake import FakeSensor
 from profiler.sensors.jetson import JetsonSensor
 from profiler.sensors.rapl import RaplSensor
 from profiler.sensors.replay import ReplaySensor, write_trace
 from profiler.sensors.tegrastats import TegrastatsSensor
 from tests.fixtures.jetson import BOARDS, build_jetson
+from tests.fixtures.meters import build_stream
 from tests.fixtures.powercap import build_tree
 from tests.fixtures.tegrastats import tegrastats_of_log
 from tests.profiler.rails import counter_rail, power_rail
@@ -70,6 +72,11 @@ def _replay(root: Path, clock: Clock) -> Sensor:
     return ReplaySensor(root / "trace.jsonl", clock)
 
 
+def _external(root: Path, clock: Clock) -> Sensor:
+    build_stream(root)
+    return ExternalSensor(root, clock)
+
+
 def _fake(root: Path, clock: Clock) -> Sensor:
     return FakeSensor([power_rail(), counter_rail()], lambda t_s: [5.0, 5 * t_s], clock, total=["board"])
 
@@ -83,6 +90,7 @@ CASES = {
     "cpu_model": Case(_cpu_model, CpuModelSensor),
     "cpu_model process": Case(_cpu_model_of_process, CpuModelSensor),
     "replay": Case(_replay, lambda root, clock: ReplaySensor(root / "none.jsonl", clock)),
+    "external": Case(_external, ExternalSensor),
     "fake": Case(_fake, lambda root, clock: FakeSensor([], lambda t_s: [], clock, unavailable=Unavailable("a", "b"))),
 }
 
