@@ -1,74 +1,64 @@
-"""`python -m profiler list`: which sensors this machine has, and what to do about those it has not."""
+"""`python -m profiler {list,doctor,watch,measure,record}`: what can be measured here, and the joules of a command."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import io
+import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from profiler.clock import SystemClock
+from profiler.commands import doctor, list_sensors, measure, record, watch
 from profiler.errors import FedmeterError
-from profiler.sensor import Available, Probe, best, discover
 
-_COLUMNS = ("sensor", "available", "provenance", "scope", "total", "remarks")
+_VERBS = {"list": list_sensors, "doctor": doctor, "watch": watch, "measure": measure, "record": record}
+_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 2 wrong usage, 3 where no sensor at all can be used."""
-    options = _parser().parse_args(argv)
+    """Exit codes: 0 done, 1 an incomplete trace, 2 wrong usage, 3 no sensor, or not the named one, can be used.
+
+    `measure` and `record` return their command's status: 127 not found, 126 not executable, 128 + n ended by signal n.
+    """
+    arguments, command = _split(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    verb = _VERBS[options.verb]
+    if command is not None and not (verb.COMMAND and command):
+        parser.error(f"{options.verb} -- needs a command" if verb.COMMAND else f"{options.verb} takes no command")
+    options.command = command or []
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without "±" must not cost the figures
     try:
-        if not options.sysfs_root.is_dir():
-            print(f"{options.sysfs_root} is not a folder. Give --sysfs-root a file system root.", file=sys.stderr)
-            return 2
-        probes = [Probe(sensor, sensor.probe()) for sensor in discover(options.sysfs_root, SystemClock())]
+        status: int = verb.run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader has gone (`| head`): nothing more to print, least of all at the last flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except FedmeterError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    chosen = best(probes)
-    rows = [_row(probe, chosen) for probe in probes]
-    print(json.dumps({"sensors": rows}, ensure_ascii=False) if options.json else _table(rows))
-    if chosen is None:
-        print("No sensor can be used here: energy would be missing. The remarks say what to do.", file=sys.stderr)
-        return 3
-    return 0
+    return status
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    """Our arguments, and the command after the first `--`, which argparse must not look into."""
+    if "--" not in argv:
+        return list(argv), None
+    at = list(argv).index("--")
+    return list(argv[:at]), list(argv[at + 1 :])
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m profiler", description="Joules and seconds of a piece of work.")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verb = verbs.add_parser("list", help="the sensors of this machine: available, or why not and what to do")
-    verb.add_argument("--sysfs-root", type=Path, default=Path("/"), metavar="DIR", help="read below DIR instead of /")
-    verb.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    for name, verb in _VERBS.items():
+        made = verbs.add_parser(name, help=verb.HELP, description=verb.HELP)
+        verb.add_arguments(made)
+        made.usage = f"{made.format_usage().removeprefix('usage: ').rstrip()} {verb.COMMAND}".rstrip()
     return parser
-
-
-def _row(probe: Probe, chosen: Probe | None) -> dict[str, Any]:
-    outcome = probe.outcome
-    row: dict[str, Any] = {"sensor": probe.sensor.name, "available": isinstance(outcome, Available)}
-    row["chosen"] = probe is chosen
-    if isinstance(outcome, Available):
-        rails = [{"name": r.name, "scope": r.scope.value, "kind": r.kind.value} for r in outcome.rails]
-        row |= {"provenance": outcome.provenance.value, "scope": outcome.scope.value, "total": list(outcome.total)}
-        return row | {"rails": rails, "notes": outcome.notes}
-    return row | {"reason": outcome.reason, "remedy": outcome.remedy}
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    cells = [_COLUMNS, *map(_cells, rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(_COLUMNS) - 1)]
-    return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]) for line in cells
-    )
-
-
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    name = f"{row['sensor']} *" if row["chosen"] else row["sensor"]
-    if row["available"]:
-        return name, "yes", row["provenance"], row["scope"], "+".join(row["total"]), row["notes"]
-    return name, "no", "", "", "", f"{row['reason']}. {row['remedy']}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,96 @@
+"""What the verbs share: their options, and how a sensor is chosen."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from profiler.clock import Clock
+from profiler.errors import SensorError, UsageError, nearest
+from profiler.sensor import Available, Probe, Sensor, best, discover
+
+MAX_RATE_HZ = 1000.0  # the counters we know tick no faster, and a Python thread keeps up with no more
+MAX_SECONDS = 366 * 86400.0
+DEFAULT_RATE_HZ = 10.0
+
+
+def add_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sysfs-root", type=Path, default=Path("/"), metavar="DIR", help="read below DIR instead of /")
+
+
+def add_sensor(parser: argparse.ArgumentParser) -> None:
+    add_root(parser)
+    parser.add_argument("--sensor", metavar="NAME", help="meter with this one instead of the best that is available")
+    parser.add_argument(
+        "--rate",
+        type=number("a rate", MAX_RATE_HZ),
+        default=DEFAULT_RATE_HZ,
+        metavar="HZ",
+        help=f"samples a second, {DEFAULT_RATE_HZ:g} by default, at most {MAX_RATE_HZ:g}",
+    )
+
+
+def add_seconds(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=number("a time", MAX_SECONDS), metavar="S", help="end after S seconds")
+
+
+def number(what: str, limit: float) -> Callable[[str], float]:
+    """For argparse: a number above 0 and at most `limit`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value <= limit:
+            raise argparse.ArgumentTypeError(f"{what} must be a number above 0 and at most {limit:g}, got {text!r}")
+        return value
+
+    return parse
+
+
+def ask(root: Path, clock: Clock) -> list[Probe]:
+    """What every sensor says about the machine below `root`. Raises UsageError where that is no folder."""
+    if not root.is_dir():
+        raise UsageError(f"{root} is not a folder.", remedy="Give --sysfs-root a file system root.")
+    return [Probe(sensor, sensor.probe()) for sensor in discover(root, clock)]
+
+
+def choose(root: Path, name: str | None, clock: Clock) -> tuple[Sensor, Available]:
+    """The named sensor, or the best one.
+
+    Raises UsageError where no sensor is called that, SensorError where it, or every one, is unavailable.
+    """
+    probes = ask(root, clock)
+    if name is None:
+        chosen = best(probes)
+        if chosen is None:
+            raise SensorError(
+                "No sensor can be used here: energy would be missing.", remedy="'python -m profiler doctor' says why."
+            )
+    else:
+        named = {probe.sensor.name: probe for probe in probes}
+        if name not in named:
+            raise UsageError(f"There is no sensor {name!r}.", remedy=nearest(name, named))
+        chosen = named[name]
+    if isinstance(chosen.outcome, Available):
+        return chosen.sensor, chosen.outcome
+    raise SensorError(f"{chosen.sensor.name}: {chosen.outcome.reason}.", remedy=chosen.outcome.remedy)
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, with KeyboardInterrupt, so that what is known still gets written."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
