@@ -263,6 +263,7 @@ def _probe_json(probe: Probe) -> dict[str, Any]:
         return {
             "name": probe.sensor.name,
             "available": False,
+            "absent": outcome.is_absent,
             "reason": outcome.reason,
             "remedy": outcome.remedy,
         }

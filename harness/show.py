@@ -41,11 +41,12 @@ def _better_sensors(meter: HostMeter) -> list[str]:
     facts = meter.facts()
     if "estimated" not in meter.description:
         return []
-    return [
+    notes = [
         f"note: {sensor['name']} could measure it: {why_not(sensor)}"
         for sensor in facts["sensors"]
-        if not sensor["available"]
+        if not sensor["available"] and not sensor["absent"]
     ]
+    return notes or ["note: nothing here measures energy; python -m profiler list says what would"]
 
 
 def _cutoff_text(task: Task) -> str:

@@ -31,10 +31,14 @@ class Available:
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """A sensor that cannot be used here: why, and the exact thing to do about it."""
+    """A sensor that cannot be used here: why, and the exact thing to do about it.
+
+    `is_absent`: there is no such hardware, as on most machines, so that nobody needs to be told unasked.
+    """
 
     reason: str
     remedy: str = ""
+    is_absent: bool = False
 
 
 @runtime_checkable

@@ -126,7 +126,7 @@ class BatterySensor:
             supplies = find_supplies(self._folder)
             found, others = batteries(supplies)
             if not found:
-                return Unavailable(_NO_BATTERY.format(where=self._folder), _NO_BATTERY_REMEDY)
+                return Unavailable(_NO_BATTERY.format(where=self._folder), _NO_BATTERY_REMEDY, is_absent=True)
             feeding = tuple(chargers(supplies))
             cells = tuple(_cell(supply, self._unit) for supply in found)
             refused = self._refusal(cells, feeding)

@@ -138,7 +138,9 @@ class ExternalSensor:
         try:
             spec = self._given or _read_spec(where)
         except FileNotFoundError:
-            return Unavailable(f"no meter is described: {where} does not exist", _WRITE_SPEC.format(where=where))
+            return Unavailable(
+                f"no meter is described: {where} does not exist", _WRITE_SPEC.format(where=where), is_absent=True
+            )
         except (OSError, ValueError, RecursionError) as error:
             return Unavailable(f"{where}: {error}", _WRITE_SPEC.format(where=where))
         path = self._below(spec.path)

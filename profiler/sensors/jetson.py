@@ -91,7 +91,7 @@ class JetsonSensor:
         except (OSError, RuntimeError) as error:  # RuntimeError: links that go round in circles
             return Unavailable(f"{error}", _LOOK)
         if not channels:
-            return Unavailable(_NO_CHIP.format(where=self._sys), _IS_IT_A_JETSON)
+            return Unavailable(_NO_CHIP.format(where=self._sys), _IS_IT_A_JETSON, is_absent=True)
         model = _model(self._model_path)
         labels = [channel.label for channel in channels]
         board = find_board(labels, model)

@@ -91,7 +91,7 @@ class RaplSensor:
         try:
             zones = _find_zones(self._powercap)
             if not zones:
-                return Unavailable(_NO_TREE.format(where=self._powercap), _LOAD_MODULE)
+                return Unavailable(_NO_TREE.format(where=self._powercap), _LOAD_MODULE, is_absent=True)
             zones, notes = _merge_mirrors(_readable(zones))
         except PermissionError as error:
             where = error.filename or self._powercap

@@ -64,11 +64,15 @@ class RaspberryPiSensor:
         path = self._root / "proc/device-tree/model"
         model = _model(path)
         if model is None:
-            return Unavailable(f"this is no Raspberry Pi: there is no {path} to read", _OTHER_METER)
+            return Unavailable(f"this is no Raspberry Pi: there is no {path} to read", _OTHER_METER, is_absent=True)
         if not _MODEL.fullmatch(model):
-            return Unavailable(f"{model} has no chip that measures its power; a Raspberry Pi 5 has", _OTHER_METER)
+            return Unavailable(
+                f"{model} has no chip that measures its power; a Raspberry Pi 5 has", _OTHER_METER, is_absent=True
+            )
         if not self._is_injected and self._root.resolve() != Path("/"):
-            return Unavailable(f"vcgencmd asks this machine, not the one below {self._root}", _OTHER_METER)
+            return Unavailable(
+                f"vcgencmd asks this machine, not the one below {self._root}", _OTHER_METER, is_absent=True
+            )
         try:
             pairs = parse_adc(self._run())
         except FileNotFoundError:
