@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,3 +111,13 @@ def log_tail(path: Path, lines: int = 12, limit_bytes: int = 8192) -> str:
     except OSError:
         return ""
     return "\n".join(text.splitlines()[-lines:])
+
+
+def signal_name(exit_status: int) -> str:
+    """`exit status 3` or `killed by SIGKILL`."""
+    if exit_status >= 0:
+        return f"exit status {exit_status}"
+    try:
+        return f"killed by {signal.Signals(-exit_status).name}"
+    except ValueError:
+        return f"killed by signal {-exit_status}"

@@ -22,7 +22,7 @@ from harness.recorder import Energy
 from profiler.clock import Clock
 from profiler.errors import PreconditionError
 from profiler.integrate import GAP_PERIODS, integrate, total
-from profiler.quantities import EnergyReading, Scope
+from profiler.quantities import EnergyReading, Provenance, Scope
 from profiler.sampler import Sample, Sampler
 from profiler.sensor import Available, Probe, Unavailable, best, discover
 from profiler.shares import Shares, Tick
@@ -80,7 +80,12 @@ class HostMeter:
         """`rapl (counter)`, or that there is no meter."""
         if self._sampler is None:
             return "no sensor: energy will be missing"
-        return f"{self._sampler.sensor.name} ({self._sampler.available.provenance.value})"
+        return f"{self._sampler.sensor.name} ({self.provenance.value})"
+
+    @property
+    def provenance(self) -> Provenance:
+        """That of the energies it will give."""
+        return Provenance.MISSING if self._sampler is None else self._sampler.available.provenance
 
     def start(self) -> None:
         self._started_s = time.monotonic()

@@ -35,8 +35,12 @@ class Quota(Protocol):
         """Limit a process from now on, all its threads. Harmless where it has ended."""
         ...
 
+    def lift(self) -> None:
+        """Let the process run at full speed again: it is about to be ended."""
+        ...
+
     def release(self) -> None:
-        """The process has ended or is about to be ended: let it run, and leave nothing behind."""
+        """The process has ended: leave nothing behind."""
         ...
 
 
@@ -49,6 +53,7 @@ class CgroupQuota:
     def __init__(self, folder: Path, cores: float, version: int) -> None:
         self.by = f"cgroup-v{version}"
         self.folder = folder
+        self._version = version
         period_us = round(PERIOD_S * 1e6)
         quota_us = max(1000, round(cores * period_us))
         if version == 1:
@@ -60,6 +65,10 @@ class CgroupQuota:
     def attach(self, pid: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             (self.folder / "cgroup.procs").write_text(str(pid))
+
+    def lift(self) -> None:
+        name, unlimited = ("cpu.cfs_quota_us", "-1") if self._version == 1 else ("cpu.max", "max")
+        (self.folder / name).write_text(unlimited)
 
     def release(self) -> None:
         remove_cgroup(self.folder)
@@ -85,10 +94,13 @@ class DutyCycle:
         self._thread = threading.Thread(target=self._run, args=(pid,), name=f"duty-{pid}", daemon=True)
         self._thread.start()
 
-    def release(self) -> None:
+    def lift(self) -> None:
         self._ended.set()
         if self._thread is not None:
             self._thread.join(timeout=1.0)
+
+    def release(self) -> None:
+        self.lift()
 
     def _run(self, pid: int) -> None:
         try:

@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from harness.device import DeviceSpec
-from harness.launcher import JoinSpec, Launcher, Session, log_tail
-from harness.launchers.local import signal_name
+from harness.launcher import JoinSpec, Launcher, Session, log_tail, signal_name
 from profiler.errors import DeviceError
 
 log = logging.getLogger("harness")

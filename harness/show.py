@@ -37,13 +37,12 @@ def preamble(spec: RunSpec, meter: HostMeter) -> list[str]:
 
 
 def _better_sensors(meter: HostMeter) -> list[str]:
-    """Where energy is only estimated: what stands in the way of measuring it."""
-    facts = meter.facts()
-    if "estimated" not in meter.description:
+    """Where energy is not measured: what stands in the way of measuring it."""
+    if meter.provenance.is_measured:
         return []
     notes = [
         f"note: {sensor['name']} could measure it: {why_not(sensor)}"
-        for sensor in facts["sensors"]
+        for sensor in meter.facts()["sensors"]
         if not sensor["available"] and not sensor["absent"]
     ]
     return notes or ["note: nothing here measures energy; python -m profiler list says what would"]

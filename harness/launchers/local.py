@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any, ClassVar
 from harness.device import DeviceSpec
 from harness.launcher import DeviceCheck, JoinSpec
 from harness.launchers import tether
-from harness.quota import DutyCycle, Quota, limit_cpu, sweep_stale_cgroups
+from harness.quota import Quota, limit_cpu, sweep_stale_cgroups
 from harness.spec import Table
 from profiler.errors import DeviceError
 
@@ -64,8 +63,8 @@ class LocalSession:
             self._quota.attach(self._process.pid)
 
     def stop(self, grace_s: float) -> None:
-        if isinstance(self._quota, DutyCycle):
-            self._quota.release()  # a stopped process would not see the signal
+        if self._quota is not None:
+            self._quota.lift()  # a stopped process would not see the signal, and a slow one takes long to end
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -188,13 +187,3 @@ def client_command(device: DeviceSpec, join: JoinSpec) -> list[str]:
         "--meter": "none",
     }
     return [sys.executable, "-m", "fl.client", *(str(part) for pair in values.items() for part in pair)]
-
-
-def signal_name(exit_status: int) -> str:
-    """`exit status 3` or `killed by SIGKILL`."""
-    if exit_status >= 0:
-        return f"exit status {exit_status}"
-    try:
-        return f"killed by {signal.Signals(-exit_status).name}"
-    except ValueError:
-        return f"killed by signal {-exit_status}"

@@ -117,30 +117,28 @@ def test_a_busy_process_pays_and_a_waiting_one_does_not() -> None:
 
 
 def test_a_restarted_client_keeps_its_account() -> None:
+    """The second process's own CPU clock begins at 0: its work is charged on top of the first one's."""
     clock = FakeClock()
     sensor = FakeSensor([RAIL], lambda t_s: [5.0 * t_s], clock)
     probe = Probe(sensor, sensor.probe())
     meter = HostMeter([probe], probe, clock, rate_hz=0)
     meter.start()
-    first, second = busy_process(), busy_process()
-    try:
-        meter.track("a", first.pid)
-        time.sleep(0.3)
-        clock.advance(1.0)
+    for end_s, length_s in ((1, 0.4), (2, 0.2)):
+        process = busy_process()
+        meter.track("a", process.pid)
+        clock.advance(0.001)
         meter.view(0)
-        first.kill()
-        first.wait()
-        meter.track("a", second.pid)
-        time.sleep(0.3)
-        clock.advance(1.0)
-        share = meter.view(0).of("a", 0, 2 * SECOND).reading
-    finally:
-        for process in (first, second):
+        try:
+            time.sleep(length_s)
+            clock.advance(0.999)
+            seen = meter.view(0)
+        finally:
             process.kill()
             process.wait()
-        meter.stop()
-    assert share.energy_j is not None
-    assert share.energy_j >= 0
+        share = seen.of("a", (end_s - 1) * SECOND, end_s * SECOND).reading
+        assert share.energy_j is not None
+        assert share.energy_j > 0.5
+    meter.stop()
 
 
 def test_cpu_time_of_another_process_is_fine_grained() -> None:

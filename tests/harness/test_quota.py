@@ -55,16 +55,18 @@ def test_a_busy_loop_gets_its_part_of_a_core(make: object) -> None:
         assert not quota.folder.exists()
 
 
-def test_a_released_process_runs_on(tmp_path: Path) -> None:
-    quota = DutyCycle(0.1)
+@pytest.mark.parametrize("make", quotas())
+def test_a_process_whose_limit_is_lifted_runs_on(make: object) -> None:
+    quota: Quota = make(0.1, "lifted")  # type: ignore[operator]
     process = start(quota)
     try:
         time.sleep(0.2)
-        quota.release()
+        quota.lift()
         assert measured_cores(process.pid, 0.5) > 0.5
     finally:
         process.kill()
         process.wait()
+        quota.release()
 
 
 def test_cgroups_of_dead_harnesses_are_swept() -> None:
