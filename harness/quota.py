@@ -36,7 +36,7 @@ class Quota(Protocol):
         ...
 
     def lift(self) -> None:
-        """Let the process run at full speed again: it is about to be ended."""
+        """Let the process run at full speed again: it is about to be ended. Harmless once released."""
         ...
 
     def release(self) -> None:
@@ -68,7 +68,8 @@ class CgroupQuota:
 
     def lift(self) -> None:
         name, unlimited = ("cpu.cfs_quota_us", "-1") if self._version == 1 else ("cpu.max", "max")
-        (self.folder / name).write_text(unlimited)
+        with contextlib.suppress(FileNotFoundError):  # released before: a session may be stopped twice
+            (self.folder / name).write_text(unlimited)
 
     def release(self) -> None:
         remove_cgroup(self.folder)
