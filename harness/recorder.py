@@ -186,16 +186,31 @@ def _round_row(
             devices += [Energy(reading) for reading in device_energies[device]]
     row |= _sum_columns(devices)
     row["energy_fit_j"], row["energy_fit_err_j"] = _sum_spans(rows, "fit")
-    row["energy_straggler_wait_j"], _ = _sum_spans(rows, "straggler_wait")
-    calls_j, _ = _sum_spans(rows, "call")
-    if row["energy_j"] is not None and calls_j is not None:
-        row["energy_wait_j"] = max(0.0, row["energy_j"] - calls_j)
+    row["energy_straggler_wait_j"], row["energy_straggler_wait_err_j"] = _sum_spans(rows, "straggler_wait")
+    row |= _wait_columns(row, _sum_spans(rows, "call")[0])
     if context.host_devices:
-        host = energy.host(start_ns, end_ns).reading
-        row["host_energy_j"], row["host_energy_err_j"] = host.energy_j, host.energy_err_j
-        row["server_energy_j"] = energy.of("server", start_ns, end_ns).reading.energy_j
-        row["other_energy_j"] = energy.of("other", start_ns, end_ns).reading.energy_j
+        row |= _host_columns(energy, start_ns, end_ns)
     return row
+
+
+def _wait_columns(row: Row, calls_j: float | None) -> Row:
+    """What is left of the round beside its calls, with the round's error in the same proportion."""
+    energy_j, err_j = row["energy_j"], row.get("energy_err_j")
+    if not energy_j or calls_j is None or err_j is None:
+        return {}
+    wait_j = max(0.0, energy_j - calls_j)
+    return {"energy_wait_j": wait_j, "energy_wait_err_j": err_j * wait_j / energy_j}
+
+
+def _host_columns(energy: HostEnergy, start_ns: int, end_ns: int) -> Row:
+    """The shared host and those of its shares that no device has."""
+    readings = {
+        "host_energy": energy.host(start_ns, end_ns).reading,
+        "server_energy": energy.of("server", start_ns, end_ns).reading,
+        "other_energy": energy.of("other", start_ns, end_ns).reading,
+    }
+    row: Row = {f"{name}_j": reading.energy_j for name, reading in readings.items()}
+    return row | {f"{name}_err_j": reading.energy_err_j for name, reading in readings.items()}
 
 
 def _sum_columns(parts: Sequence[Energy]) -> Row:

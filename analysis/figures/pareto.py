@@ -75,7 +75,8 @@ def _encoded(figure: Figure, format_: str) -> bytes:
 def _title(analysis: Analysis) -> str:
     workloads = ", ".join(sorted({point.workload for point in analysis.points}))
     kinds = sorted({point.provenance.value for point in analysis.points if point.energy_j is not None})
-    return f"{workloads}: {analysis.energy} energy, {' and '.join(kinds) or 'missing'}"
+    bars = "bars: uncertainty of energy (k = 2), else sd of replicates"
+    return f"{workloads}: {analysis.energy} energy, {' and '.join(kinds) or 'missing'}; {bars}"
 
 
 def _panel(axes: Any, analysis: Analysis, cost: str) -> None:

@@ -194,6 +194,8 @@ def test_the_round_adds_up(rows: list[Row]) -> None:
     calls_j = 3.0 * (2 + 1) + 1.0 * (4 + 0.5)
     assert row["energy_wait_j"] == pytest.approx(row["energy_j"] - calls_j)
     assert row["provenance"] == "counter"
+    for name in ("energy", "energy_fit", "energy_wait", "energy_straggler_wait", "host_energy", "server_energy"):
+        assert row[f"{name}_err_j"] == pytest.approx(0.1 * row[f"{name}_j"]), "no joule without its error"
 
 
 def test_a_failure_names_device_phase_and_reason() -> None:
