@@ -20,6 +20,7 @@ class StreamTransport:
         self._context = context
         self._clock = clock
         self._reply: asyncio.Future[tuple[bytes, int]] | None = None
+        self._writing: asyncio.Future[None] | None = None
         self._lost: str | None = None
 
     @property
@@ -31,16 +32,18 @@ class StreamTransport:
             raise TransportError(self._lost)
         self._reply = asyncio.get_running_loop().create_future()
         sent_ns = self._clock.monotonic_ns()
-        writing = asyncio.ensure_future(self._context.write(data))
+        writing = self._writing = asyncio.ensure_future(self._context.write(data))
         try:
             # A stream that breaks is told through the reply even where the write would hang.
             await asyncio.wait({writing, self._reply}, return_when=asyncio.FIRST_COMPLETED)
-            if writing.done() and writing.exception() is not None and not self._reply.done():
+            if not self._reply.done() and writing.exception() is not None:
                 raise TransportError(f"the connection broke while sending: {writing.exception()}")
             reply, received_ns = await self._reply
+            # A reply may overtake the end of its request's write, and gRPC takes one write at a time.
+            await asyncio.wait({writing})
         finally:
             writing.cancel()
-            self._reply = None
+            self._reply = self._writing = None
         return Exchange(reply, sent_ns, received_ns)
 
     async def run(self) -> None:
@@ -63,6 +66,8 @@ class StreamTransport:
             self._lost = reason
         if self._reply is not None and not self._reply.done():
             self._reply.set_exception(TransportError(self._lost))
+        if self._writing is not None:
+            self._writing.cancel()
 
 
 class GrpcProxy(CallingProxy):
