@@ -25,6 +25,7 @@ from fl.messages import ReconnectIns
 from fl.responder import Responder
 from fl.workload import NumPyClient, Partition, load_workload
 from profiler.clock import Clock, SystemClock
+from profiler.combined import combined
 from profiler.errors import DeviceError, FedmeterError, PreconditionError, UsageError
 from profiler.sampler import Sampler
 from profiler.sensor import Probe, best, discover
@@ -254,10 +255,11 @@ def _limit_threads(threads: int) -> None:
 
 def _samplers(root: Path, clock: Clock) -> tuple[Sampler, ...]:
     """The best sensor there is, said in one line; none is no reason not to train."""
-    chosen = best([Probe(sensor, sensor.probe()) for sensor in discover(root, clock)])
-    if chosen is None:
+    used = best([Probe(sensor, sensor.probe()) for sensor in discover(root, clock)])
+    if not used:
         _log.warning("no energy sensor is available: energy will be missing; see python -m profiler list")
         return ()
+    chosen = combined(used)
     _log.info("energy from %s: %s", chosen.sensor.name, getattr(chosen.outcome, "notes", ""))
     return (Sampler(chosen.sensor, clock),)
 

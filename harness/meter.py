@@ -20,6 +20,7 @@ import psutil
 from harness.host import process_cpu_s
 from harness.recorder import Energy
 from profiler.clock import Clock
+from profiler.combined import combined
 from profiler.errors import PreconditionError
 from profiler.integrate import GAP_PERIODS, integrate, total
 from profiler.quantities import EnergyReading, Provenance, Scope
@@ -46,13 +47,18 @@ def probe_sensors(root: Path, clock: Clock) -> list[Probe]:
 
 
 def choose(probes: list[Probe], required: Iterable[str]) -> Probe | None:
-    """The best available sensor. Raises PreconditionError where one that the fleet requires is not available."""
+    """The best available sensor, a required one before others, with those that measure what it does not contain.
+
+    Raises PreconditionError where one that the fleet requires is not available.
+    """
     by_name = {probe.sensor.name: probe.outcome for probe in probes}
-    for name in sorted(set(required)):
+    names = sorted(set(required))
+    for name in names:
         outcome = by_name.get(name, Unavailable("no such sensor is installed"))
         if isinstance(outcome, Unavailable):
             raise PreconditionError(f"required sensor {name} is not available: {outcome.reason}", remedy=outcome.remedy)
-    return best(probes)
+    used = best(probes, preferred=names)
+    return combined(used) if used else None
 
 
 class HostMeter:

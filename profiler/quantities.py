@@ -40,7 +40,7 @@ class Scope(str, Enum):
     WALL = "wall"  # the socket: power supply losses included
     DEVICE = "device"  # everything behind the battery or the DC input
     MODULE = "module"  # a compute module without its carrier board
-    HOST = "host"  # a machine as far as its processor packages and memory show it, shared by several clients
+    HOST = "host"  # a machine as far as its processor packages, memory and GPU cards show it, shared by several clients
     PACKAGE = "package"
     DIE = "die"
     CPU = "cpu"

@@ -6,7 +6,7 @@ sampler's work, so that arithmetic can be tested without hardware and hardware w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -116,18 +116,40 @@ class Broken:
 # Counters beat polled power, measured beats modelled (facts: a 1 Hz poll errs by up to 80 %), wide beats narrow.
 _PROVENANCE_ORDER = tuple(Provenance)
 _SCOPE_ORDER = tuple(Scope)
+# What a scope does not contain, so that it is added: RAPL sees packages and memory, no card.
+_APART: dict[Scope, tuple[Scope, ...]] = {Scope.HOST: (Scope.GPU,)}
 
 
-def best(probes: list[Probe]) -> Probe | None:
-    """The probe to meter with: measured before modelled, then the widest scope, then counter before power."""
-    usable = [probe for probe in probes if isinstance(probe.outcome, Available)]
-    return min(usable, key=_preference, default=None)
+def best(probes: Sequence[Probe], preferred: Collection[str] = ()) -> list[Probe]:
+    """The probes to meter with: the best one, and with it those that measure what it does not contain; [] of none.
+
+    A preferred name comes first, then measured before modelled, then the widest scope, then counter before power.
+    `profiler.combined.combined` makes one sensor of them.
+    """
+    usable = sorted(
+        (probe for probe in probes if isinstance(probe.outcome, Available)),
+        key=lambda probe: (probe.sensor.name not in preferred, *_preference(probe)),
+    )
+    if not usable:
+        return []
+    first, *others = usable
+    return [first, *(other for other in others if _is_apart(_outcome(first), _outcome(other)))]
+
+
+def _is_apart(first: Available, other: Available) -> bool:
+    """Measured and modelled joules are not mixed: the sum would be as weak as the model."""
+    both = first.provenance.is_measured and other.provenance.is_measured
+    return both and other.scope in _APART.get(first.scope, ())
+
+
+def _outcome(probe: Probe) -> Available:
+    if not isinstance(probe.outcome, Available):
+        raise TypeError(f"{probe.sensor.name} is not available")
+    return probe.outcome
 
 
 def _preference(probe: Probe) -> tuple[bool, int, int, str]:
-    outcome = probe.outcome
-    if not isinstance(outcome, Available):
-        raise TypeError(f"{probe.sensor.name} is not available")
+    outcome = _outcome(probe)
     return (
         not outcome.provenance.is_measured,
         _SCOPE_ORDER.index(outcome.scope),

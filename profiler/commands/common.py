@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from profiler.clock import Clock
+from profiler.combined import combined
 from profiler.errors import SensorError, UsageError, nearest
 from profiler.sensor import Available, Probe, Sensor, best, discover
 
@@ -62,17 +63,17 @@ def ask(root: Path, clock: Clock) -> list[Probe]:
 
 
 def choose(root: Path, name: str | None, clock: Clock) -> tuple[Sensor, Available]:
-    """The named sensor, or the best one.
+    """The named sensor, or the best one, together with those that measure what it does not contain.
 
     Raises UsageError where no sensor is called that, SensorError where it, or every one, is unavailable.
     """
     probes = ask(root, clock)
     if name is None:
-        chosen = best(probes)
-        if chosen is None:
+        if not (used := best(probes)):
             raise SensorError(
                 "No sensor can be used here: energy would be missing.", remedy="'python -m profiler doctor' says why."
             )
+        chosen = combined(used)
     else:
         named = {probe.sensor.name: probe for probe in probes}
         if name not in named:

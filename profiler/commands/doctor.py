@@ -44,10 +44,10 @@ def run(options: argparse.Namespace) -> int:
     """0, or 3 where no sensor at all can be used. Raises UsageError where the root is no folder."""
     clock = SystemClock()
     probes = ask(options.sysfs_root, clock)
-    chosen = best(probes)
-    rows = [_examined(probe, probe is chosen, clock) for probe in probes]
+    used = best(probes)
+    rows = [_examined(probe, probe in used, clock) for probe in probes]
     print(json.dumps({"sensors": rows}, ensure_ascii=False) if options.json else "\n\n".join(map(_text, rows)))
-    if chosen is None:
+    if not used:
         print("\nNo sensor can be used here: energy would be missing.", file=sys.stderr)
         return 3
     return 0

@@ -24,19 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """0, or 3 where no sensor at all can be used. Raises UsageError where the root is no folder."""
     probes = ask(options.sysfs_root, SystemClock())
-    chosen = best(probes)
-    rows = [_row(probe, chosen) for probe in probes]
+    used = best(probes)
+    rows = [_row(probe, probe in used) for probe in probes]
     print(json.dumps({"sensors": rows}, ensure_ascii=False) if options.json else _table(rows))
-    if chosen is None:
+    if not used:
         print("No sensor can be used here: energy would be missing. The remarks say what to do.", file=sys.stderr)
         return 3
     return 0
 
 
-def _row(probe: Probe, chosen: Probe | None) -> dict[str, Any]:
+def _row(probe: Probe, is_chosen: bool) -> dict[str, Any]:
     outcome = probe.outcome
     row: dict[str, Any] = {"sensor": probe.sensor.name, "available": isinstance(outcome, Available)}
-    row["chosen"] = probe is chosen
+    row["chosen"] = is_chosen
     if isinstance(outcome, Available):
         rails = [{"name": r.name, "scope": r.scope.value, "kind": r.kind.value} for r in outcome.rails]
         row |= {"provenance": outcome.provenance.value, "scope": outcome.scope.value, "total": list(outcome.total)}

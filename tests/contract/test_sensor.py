@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from profiler.clock import Clock, FakeClock
+from profiler.combined import CombinedSensor
 from profiler.errors import SensorError
 from profiler.quantities import Provenance, RailKind, weakest
 from profiler.sensor import Available, Sensor, Unavailable
@@ -100,7 +101,13 @@ def _fake(root: Path, clock: Clock) -> Sensor:
     return FakeSensor([power_rail(), counter_rail()], lambda t_s: [5.0, 5 * t_s], clock, total=["board"])
 
 
+def _combined(root: Path, clock: Clock) -> Sensor:
+    (root / "rapl").mkdir()
+    return CombinedSensor([_rapl(root / "rapl", clock), _fake(root, clock)])
+
+
 CASES = {
+    "combined": Case(_combined, lambda root, clock: CombinedSensor([RaplSensor(root, clock)])),
     "rapl": Case(_rapl, RaplSensor),
     "jetson iio": Case(_jetson("TX2"), JetsonSensor),
     "jetson hwmon": Case(_jetson("AGX Orin"), JetsonSensor),

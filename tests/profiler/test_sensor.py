@@ -10,7 +10,7 @@ import pytest
 from profiler.clock import FakeClock
 from profiler.errors import SensorError
 from profiler.quantities import Provenance, Rail, RailKind, Scope
-from profiler.sensor import Available, Broken, Probe, Unavailable, best, discover
+from profiler.sensor import Broken, Probe, Unavailable, best, discover
 from profiler.sensors.fake import FakeSensor
 
 
@@ -46,14 +46,23 @@ def test_measured_before_modelled_then_the_widest_scope_then_a_counter() -> None
     module = probe("module", Provenance.INTEGRATED, Scope.MODULE)
     counted = probe("counted", Provenance.COUNTER, Scope.MODULE)
     refused = Probe(model.sensor, Unavailable("no"))
-    assert best([refused]) is None
+    assert best([refused]) == []
     for probes, name in (
         ([refused, model], "model"),
         ([model, package], "package"),
         ([model, package, module], "module"),
         ([module, counted, package], "counted"),
     ):
-        chosen = best(probes)
-        assert chosen is not None
-        assert isinstance(chosen.outcome, Available)
-        assert chosen.sensor.name == name
+        assert [chosen.sensor.name for chosen in best(probes)] == [name]
+    assert best([package, module], preferred=["package"]) == [package]
+
+
+def test_cards_are_added_to_packages_and_to_nothing_that_contains_them() -> None:
+    package = probe("package", Provenance.COUNTER, Scope.HOST)
+    card = probe("card", Provenance.INTEGRATED, Scope.GPU)
+    wall = probe("wall", Provenance.INTEGRATED, Scope.WALL)
+    model = probe("model", Provenance.ESTIMATED, Scope.HOST)
+    assert best([card, package]) == [package, card]
+    assert best([card, package, wall]) == [wall]
+    assert best([card, model]) == [card], "a modelled part would make the sum a model"
+    assert best([card, model], preferred=["model"]) == [model]
