@@ -21,6 +21,7 @@ import pandas as pd
 
 from analysis import cli
 from analysis.files import write_atomically
+from analysis.idle import IdlePower, idle_powers, net_energy
 from profiler.errors import ResultsError
 from profiler.records import KINDS, SCHEMA_VERSION, Column, Row, TornLine, arrow_schema, read_lines
 
@@ -28,10 +29,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_JSON_BYTES = 16 * 1024 * 1024
-_DERIVED_TASK_COLUMNS = (
-    Column("finished", "bool", "", "completed, with every round on record"),
-    Column("n_recorded_rounds", "int", "1", "rounds on record, whatever the attempt"),
+_NET = (
+    Column("energy_net_j", "float", "J", "energy_j less idle power, the mean of before and after, times idle_s"),
+    Column("energy_net_err_j", "float", "J", "expanded uncertainty of energy_net_j, k = 2"),
 )
+_DERIVED_COLUMNS: Mapping[str, tuple[Column, ...]] = {
+    "task": (
+        Column("finished", "bool", "", "completed, with every round on record"),
+        Column("n_recorded_rounds", "int", "1", "rounds on record, whatever the attempt"),
+    ),
+    "span": _NET,
+    "round": _NET,
+    "failure": (),
+}
 _DTYPES = {"int": "Int64", "float": "float64", "bool": "boolean", "str": "object", "floats": "object", "json": "object"}
 
 
@@ -77,7 +87,7 @@ def load(paths: Sequence[Path]) -> Results:
         )
     return Results(
         runs=runs,
-        tasks=_frame("task", [row for one in read for row in one.tasks], _DERIVED_TASK_COLUMNS),
+        tasks=_frame("task", [row for one in read for row in one.tasks]),
         rounds=_frame("round", [row for one in read for row in one.rounds]),
         spans=_frame("span", [row for one in read for row in one.spans]),
         failures=_frame("failure", [row for one in read for row in one.failures]),
@@ -200,15 +210,27 @@ def _read_run(run: Run) -> _Read:
     else:
         read.warnings.append(f"{run.path} has no plan.jsonl: it was stopped before it began.")
     records = _records(run, plan, read.warnings)
+    powers = idle_powers(records["idle"])
     counting = _counting_attempts(run, records["round"])
     for kind, kept in (("round", read.rounds), ("span", read.spans), ("failure", read.failures)):
         for row in records[kind]:
             if row.get("round") is None or counting.get((row["task"], row["round"])) == row["attempt"]:
-                kept.append({**row, "run_id": run.run_id})
+                kept.append({**row, "run_id": run.run_id, **_net_columns(run, row, powers)})
     read.rounds.sort(key=lambda row: (row["task"], row["round"]))
     read.tasks = _judge_tasks(run, plan, records["task_finished"], counting, read.warnings)
     _note_unfinished(run, read)
     return read
+
+
+def _net_columns(run: Run, row: Row, powers: Mapping[str, IdlePower]) -> Row:
+    try:
+        net_j, net_err_j = net_energy(row, powers)
+    except ValueError as error:
+        raise ResultsError(
+            f"{run.path}: a {row['kind']} record of round {row.get('round')}: {error}.",
+            remedy="Restore the file from a copy, or move this run's folder out of the results.",
+        ) from None
+    return {"energy_net_j": net_j, "energy_net_err_j": net_err_j}
 
 
 def _lines(path: Path, warnings: list[str]) -> list[Row]:
@@ -245,7 +267,7 @@ def _records(run: Run, plan: Mapping[str, Row], warnings: list[str]) -> dict[str
     by_kind: dict[str, list[Row]] = {kind: [] for kind in KINDS}
     for path in sorted((run.path / "records").glob("*.jsonl")):
         for row in _lines(path, warnings):
-            if row["kind"] == "task" or row["task"] not in plan:
+            if row["kind"] != "idle" and (row["kind"] == "task" or row["task"] not in plan):
                 raise ResultsError(
                     f"{path}: a {row['kind']} record of task {cli.printable(row['task'])}, which is not due here.",
                     remedy=f"It must be a task of {run.path / 'plan.jsonl'}; remove the foreign file.",
@@ -318,10 +340,10 @@ def _note_unfinished(run: Run, read: _Read) -> None:
         )
 
 
-def _frame(kind: str, records: Sequence[Row], extra: Sequence[Column] = ()) -> pd.DataFrame:
+def _frame(kind: str, records: Sequence[Row]) -> pd.DataFrame:
     """A table with every column of the kind, typed, in their order, after `run_id`."""
     series = {"run_id": pd.Series([row["run_id"] for row in records], dtype="object")}
-    for column in (*KINDS[kind], *extra):
+    for column in (*KINDS[kind], *_DERIVED_COLUMNS[kind]):
         values = [row.get(column.name) for row in records]
         series[column.name] = pd.Series(values, dtype=_DTYPES[column.type])
     frame: pd.DataFrame = pd.DataFrame(series)
@@ -362,9 +384,11 @@ def _table_schema(kind: str) -> pa.Schema:
     import pyarrow as pa
 
     schema = arrow_schema(kind)
-    extra = _DERIVED_TASK_COLUMNS if kind == "task" else ()
-    types = {"bool": pa.bool_(), "int": pa.int64()}
-    derived = [pa.field(c.name, types[c.type], metadata={"unit": c.unit, "description": c.description}) for c in extra]
+    types = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64()}
+    derived = [
+        pa.field(column.name, types[column.type], metadata={"unit": column.unit, "description": column.description})
+        for column in _DERIVED_COLUMNS[kind]
+    ]
     run_id = pa.field("run_id", pa.string(), metadata={"unit": "", "description": "id of the run"})
     return pa.schema([run_id, *schema, *derived], metadata=schema.metadata)
 

@@ -5,7 +5,8 @@ The timeline of one call on the device's monotonic clock, each part a span:
     received | receive: decode | fit or evaluate | send: encode | handover | wait ... until the next instruction
 
 `send` and the time of handing over are in the reply itself, since its tensors are encoded before its last metrics. The
-wait that follows travels with the next reply.
+wait that follows travels with the next reply. After a get_properties whose config has the key `fedmeter.idle` it is a
+span `idle`: the server lets every client wait then.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from profiler.errors import WireError
 
 RECEIVED_KEY = "fedmeter.received_ns"
 HANDOVER_KEY = "fedmeter.handover_ns"
+IDLE_KEY = "fedmeter.idle"
 
 _log = logging.getLogger("fl")
 
@@ -78,7 +80,11 @@ class Responder:
         reply = self._run(ins)
         if isinstance(ins, (FitIns, EvaluateIns)):
             return Response(self._send_work(ins, reply, received_ns))
-        return Response(self._finish(_draft(ins, reply), received_ns, {}))
+        config = ins.config if isinstance(ins, GetPropertiesIns) else {}
+        data = self._finish(_draft(ins, reply), received_ns, config)
+        if IDLE_KEY in config:
+            self._wait.enter_context(self._client.profiler.span("idle")).set(phase=str(config[IDLE_KEY]))
+        return Response(data)
 
     def close(self) -> None:
         """End the wait that is going on, if any."""

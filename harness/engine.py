@@ -18,8 +18,9 @@ from harness.device import DeviceSpec
 from harness.experiment import ExperimentSpec
 from harness.fleet import FleetSpec
 from harness.host import device_facts, host_facts
+from harness.idle import idle_facts, measure_idle
 from harness.launcher import JoinSpec, Launcher, launcher_class
-from harness.meter import HostMeter
+from harness.meter import HOST, HostMeter
 from harness.plan import Task
 from harness.progress import Progress
 from harness.recorder import TaskContext, round_rows
@@ -85,11 +86,12 @@ class Engine:
         self._meter.start()
         try:
             await self._start_all(sessions)
-            await self._measure_idle(sessions)
+            await self._measure_idle(sessions, "before")
             for task in self._spec.tasks:
                 if task.id not in self.done.finished:
                     await self._restart_dead(sessions, task)
                     await self._run_task(sessions, task)
+            await self._measure_idle(sessions, "after")
             await self._server.farewell(_FAREWELL_S)
         finally:
             sessions.stop()
@@ -124,14 +126,18 @@ class Engine:
         if failed:
             raise dead_at_start(failed)
 
-    async def _measure_idle(self, sessions: Sessions) -> None:
-        idle_s = self._spec.experiment.idle_s
-        if idle_s > 0:
-            self._progress.say(f"all clients have joined; measuring idle power for {idle_s:g} s")
-            await self._meter.measure_idle(idle_s)
-        self._store.write_device("host", {**host_facts(), **self._meter.facts()})
+    async def _measure_idle(self, sessions: Sessions, phase: str) -> None:
+        """Idle power while every client waits, and the device files, which hold it."""
+        idle_s, proxies = self._spec.experiment.idle_s, self._server.proxies()
+        if idle_s > 0 and proxies:
+            self._progress.say(f"all clients wait; measuring idle power for {idle_s:g} s, {phase} the rounds")
+            own = [proxy for proxy in proxies if proxy.info.device not in self._shared]
+            self._append(await measure_idle(idle_s, phase, self._meter, own, self._clock.wall_time()))
+            self._store.sync()
+        self._store.write_device(HOST, {**host_facts(), **self._meter.facts(), **idle_facts(self.done.idle, HOST)})
         for device in self._devices.values():
-            self._store.write_device(device.id, device_facts(device, sessions[device.id].facts))
+            facts = device_facts(device, sessions[device.id].facts)
+            self._store.write_device(device.id, {**facts, **idle_facts(self.done.idle, device.id)})
 
     async def _restart_dead(self, sessions: Sessions, task: Task) -> None:
         """A client that died in an earlier task gets another chance; without it, the task goes on with the rest."""

@@ -11,7 +11,7 @@ import math
 import time
 from bisect import bisect_left
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +28,9 @@ from profiler.sampler import Sample, Sampler
 from profiler.sensor import Available, Probe, Unavailable, best, discover
 from profiler.shares import Shares, Tick
 
+HOST = "host"
 SERVER = "server"
 MAX_TASK_SAMPLES = 2_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class IdlePower:
-    """What the host draws while every client has joined and waits."""
-
-    power_w: float
-    err_w: float
-    duration_s: float
 
 
 def probe_sensors(root: Path, clock: Clock) -> list[Probe]:
@@ -73,7 +65,6 @@ class HostMeter:
         self._history: list[tuple[Sample, Tick | None]] = []
         self._task_samples: list[Sample] = []
         self._started_s = time.monotonic()
-        self.idle: IdlePower | None = None
         self._sampler: Sampler | None = None
         if chosen is not None:
             self._sampler = Sampler(chosen.sensor, clock, rate_hz=rate_hz, on_sample=self._note)
@@ -127,18 +118,15 @@ class HostMeter:
             "value": [row[2] for row in rows],
         }
 
-    async def measure_idle(self, duration_s: float) -> None:
-        """Sample for a while in which every client waits. Leaves `idle` None where the energy cannot be known."""
+    async def measure_idle(self, duration_s: float) -> tuple[EnergyReading, float]:
+        """What the host draws in a while in which every client waits, and how many seconds that was in the end."""
         if self._sampler is None:
             await asyncio.sleep(duration_s)
-            return
+            return self._window(None).reading(0, 0), duration_s
         start_ns = self._sampler.sample_now().t_ns
         await asyncio.sleep(duration_s)
         end_ns = self._sampler.sample_now().t_ns
-        reading = self._window(start_ns).reading(start_ns, end_ns)
-        length_s = (end_ns - start_ns) / 1e9
-        if reading.energy_j is not None and reading.energy_err_j is not None:
-            self.idle = IdlePower(reading.energy_j / length_s, reading.energy_err_j / length_s, length_s)
+        return self._window(start_ns).reading(start_ns, end_ns), (end_ns - start_ns) / 1e9
 
     def view(self, start_ns: int) -> HostView:
         """What the meter knows from `start_ns` till now; forgets what lies before it, but for the wait just before."""
@@ -150,12 +138,8 @@ class HostMeter:
         return view
 
     def facts(self) -> dict[str, Any]:
-        """For devices/host.json: every sensor with its rails or its reason, the one in use, and idle power."""
+        """For devices/host.json: every sensor with its rails or its reason, the one in use, and what it costs."""
         facts: dict[str, Any] = {"sensors": [_probe_json(probe) for probe in self._probes], "meter": self.description}
-        if self.idle is not None:
-            facts["idle_power_w"] = self.idle.power_w
-            facts["idle_power_err_w"] = self.idle.err_w
-            facts["idle_measured_s"] = self.idle.duration_s
         if self._sampler is not None:
             facts["sampler_rate_hz"] = self._sampler.rate_hz
             facts["sampler_cpu_use"] = self._sampler.cost_s / max(1e-9, time.monotonic() - self._started_s)
@@ -168,10 +152,10 @@ class HostMeter:
             history = history[max(0, first - 1) :]
         samples, ticks = [sample for sample, _ in history], [tick for _, tick in history if tick]
         if self._sampler is None:
-            return HostView(samples, ticks, None, None)
+            return HostView(samples, ticks, None)
         # By the rate that was asked for: samples taken at edges would make the median period too short.
         max_gap_s = GAP_PERIODS / self._sampler.rate_hz if self._sampler.rate_hz > 0 else None
-        return HostView(samples, ticks, self._sampler.available, self.idle, max_gap_s)
+        return HostView(samples, ticks, self._sampler.available, max_gap_s)
 
     def _note(self, sample: Sample) -> None:
         """Called by the sampler, under its lock, for each sample."""
@@ -202,32 +186,30 @@ class HostView:
         samples: list[Sample],
         ticks: list[Tick],
         available: Available | None,
-        idle: IdlePower | None,
         max_gap_s: float | None = None,
     ) -> None:
         self._samples = samples
         self._times_ns = [sample.t_ns for sample in samples]
         self._available = available
-        self._idle = idle
         self._max_gap_s = max_gap_s
         self._shares = Shares(ticks) if len(ticks) >= 2 else None
 
     def host(self, start_ns: int, end_ns: int) -> Energy:
         """All that the host drew in a window."""
         reading = self.reading(start_ns, end_ns)
-        if reading.energy_j is None or self._shares is None:
-            return Energy(reading)
-        # From the very sums that are shared out, so that the shares add up to it.
-        reading = replace(reading, energy_j=self._shares.host_j(start_ns, end_ns))
-        return self._net(reading, (end_ns - start_ns) / 1e9)
+        if reading.energy_j is not None and self._shares is not None:
+            # From the very sums that are shared out, so that the shares add up to it.
+            reading = replace(reading, energy_j=self._shares.host_j(start_ns, end_ns))
+        return Energy(reading, HOST, (end_ns - start_ns) / 1e9)
 
     def of(self, owner: str, start_ns: int, end_ns: int) -> Energy:
         """One owner's share of a window, by CPU time; its error is the host's in the same proportion."""
         host = self.host(start_ns, end_ns).reading
         if host.energy_j is None or self._shares is None:
-            return Energy(replace(host, rail=owner, scope=Scope.PROCESS))
+            return Energy(replace(host, rail=owner, scope=Scope.PROCESS), HOST, 0.0)
         if owner not in self._shares.owners:
-            return Energy(EnergyReading.missing(owner, Scope.PROCESS, f"{owner} had no process that could be metered"))
+            missing = EnergyReading.missing(owner, Scope.PROCESS, f"{owner} had no process that could be metered")
+            return Energy(missing, HOST, 0.0)
         share = self._shares.window(owner, start_ns, end_ns)
         part = share.energy_j / host.energy_j if host.energy_j > 0 else 0.0
         reading = replace(
@@ -237,12 +219,12 @@ class HostView:
             energy_j=share.energy_j,
             energy_err_j=(host.energy_err_j or 0.0) * part,
         )
-        return self._net(reading, share.time_s)
+        return Energy(reading, HOST, share.time_s)
 
     def reading(self, start_ns: int, end_ns: int) -> EnergyReading:
         """The total of the sensor's rails in a window, with its error and coverage."""
         if self._available is None:
-            return EnergyReading.missing("host", Scope.HOST, "no sensor is available")
+            return EnergyReading.missing(HOST, Scope.HOST, "no sensor is available")
         first = max(0, bisect_left(self._times_ns, start_ns) - 2)
         last = bisect_left(self._times_ns, end_ns) + 2
         window = self._samples[first:last]
@@ -251,14 +233,7 @@ class HostView:
             for n, rail in enumerate(self._available.rails)
             if rail.name in self._available.total
         ]
-        return total(readings, self._available.total, self._available.scope, rail="host")
-
-    def _net(self, reading: EnergyReading, time_s: float) -> Energy:
-        """Less idle power over `time_s`; the errors of the two are independent: they were taken at different times."""
-        if self._idle is None or reading.energy_j is None or reading.energy_err_j is None:
-            return Energy(reading)
-        net_err_j = math.hypot(reading.energy_err_j, self._idle.err_w * time_s)
-        return Energy(reading, reading.energy_j - self._idle.power_w * time_s, net_err_j)
+        return total(readings, self._available.total, self._available.scope, rail=HOST)
 
 
 def _host_busy_s() -> float:

@@ -10,19 +10,21 @@ from typing import Protocol
 from fl.loop import CallRecord, RoundResult
 from fl.proxy import CallTiming
 from profiler.quantities import EnergyReading, Provenance, weakest
-from profiler.records import Row, SpanRecord, energy_columns, span_row
+from profiler.records import Row, SpanRecord, span_energy_columns, span_row
+
+MAX_REASONS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """A gross reading, and what is left of it without idling; None where the gross energy or the idle power is not."""
+    """A gross reading of one meter, and for how many seconds that meter's idle power is in it."""
 
     reading: EnergyReading
-    net_j: float | None = None
-    net_err_j: float | None = None
+    meter: str
+    idle_s: float
 
     def columns(self) -> Row:
-        return {**energy_columns(self.reading), "energy_net_j": self.net_j, "energy_net_err_j": self.net_err_j}
+        return {**span_energy_columns(self.reading), "idle_s": {self.meter: self.idle_s}}
 
 
 class HostEnergy(Protocol):
@@ -53,14 +55,14 @@ class TaskContext:
 def round_rows(context: TaskContext, result: RoundResult, energy: HostEnergy) -> list[Row]:
     """The spans and failures of a round, and last its `round` record: the mark that the round is whole."""
     rows: list[Row] = []
-    device_energies: dict[str, list[EnergyReading]] = {}
+    device_energies: dict[str, list[Energy]] = {}
     for call in result.calls:
         if call.answer is None:
             rows.append(failure_row(context, call, result.round))
             continue
         spans = _call_spans(context, result, call, energy)
         rows += spans
-        device_energies.setdefault(call.device, []).extend(_own_readings(call.answer.spans))
+        device_energies.setdefault(call.device, []).extend(_own_energies(call.device, call.answer.spans))
     rows.append(_round_row(context, result, rows, energy, device_energies))
     return rows
 
@@ -86,6 +88,8 @@ def _call_spans(context: TaskContext, result: RoundResult, call: CallRecord, ene
         row = {**span_row(span), **base}
         if shared:
             row |= energy.of(call.device, span.start_ns, span.end_ns).columns()
+        elif span.total is not None:
+            row["idle_s"] = {call.device: span.duration_s}
         rows.append(row)
     for name, start_ns, end_ns, columns in _server_spans(result, call, call.answer.timing):
         row = {**_server_span(context, result, call, name), "start_ns": start_ns, **columns}
@@ -150,9 +154,10 @@ def _server_span(context: TaskContext, result: RoundResult, call: CallRecord, na
     }
 
 
-def _own_readings(spans: Sequence[SpanRecord]) -> list[EnergyReading]:
+def _own_energies(device: str, spans: Sequence[SpanRecord]) -> list[Energy]:
     """What a device with a meter of its own says of its top-level spans: they follow each other without overlap."""
-    return [span.total for span in spans if span.parent_id is None and span.total is not None]
+    top = [span for span in spans if span.parent_id is None]
+    return [Energy(span.total, device, span.duration_s) for span in top if span.total is not None]
 
 
 def _round_row(
@@ -160,7 +165,7 @@ def _round_row(
     result: RoundResult,
     rows: Sequence[Row],
     energy: HostEnergy,
-    device_energies: Mapping[str, list[EnergyReading]],
+    device_energies: Mapping[str, list[Energy]],
 ) -> Row:
     start_ns = result.fit_window_ns[0]
     end_ns = (result.evaluate_window_ns or result.fit_window_ns)[1]
@@ -183,7 +188,7 @@ def _round_row(
         if device in context.host_devices:
             devices.append(energy.of(device, start_ns, end_ns))
         elif device in device_energies:
-            devices += [Energy(reading) for reading in device_energies[device]]
+            devices += device_energies[device]
     row |= _sum_columns(devices)
     row["energy_fit_j"], row["energy_fit_err_j"] = _sum_spans(rows, "fit")
     row["energy_straggler_wait_j"], row["energy_straggler_wait_err_j"] = _sum_spans(rows, "straggler_wait")
@@ -220,16 +225,17 @@ def _sum_columns(parts: Sequence[Energy]) -> Row:
     if not readings or missing:
         reason = missing[0].reason if missing else "no device has a meter"
         return {"energy_j": None, "provenance": Provenance.MISSING.value, "energy_reason": reason}
-    nets = [part.net_j for part in parts if part.net_j is not None]
-    net_errs = [part.net_err_j for part in parts if part.net_err_j is not None]
-    has_net = len(nets) == len(parts)
+    idle_s = dict.fromkeys((part.meter for part in parts), 0.0)
+    for part in parts:
+        idle_s[part.meter] += part.idle_s
+    doubts = dict.fromkeys(reading.reason for reading in readings if reading.reason)
     return {
         "energy_j": math.fsum(reading.energy_j or 0.0 for reading in readings),
         "energy_err_j": math.fsum(reading.energy_err_j or 0.0 for reading in readings),
-        "energy_net_j": math.fsum(nets) if has_net else None,
-        "energy_net_err_j": math.fsum(net_errs) if has_net else None,
         "provenance": weakest(reading.provenance for reading in readings).value,
         "energy_scope": readings[0].scope.value,
+        "energy_reason": "; ".join(list(doubts)[:MAX_REASONS]) or None,
+        "idle_s": idle_s,
     }
 
 

@@ -48,12 +48,13 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 @dataclass(slots=True)
 class Done:
-    """What a run has already: per task the attempts made and the record of each round, and what failed or ended."""
+    """What a run has already: per task its attempts and the record of each round; what failed, ended and idled."""
 
     attempts: dict[str, int] = field(default_factory=dict)
     rounds: dict[str, dict[int, Row]] = field(default_factory=dict)
     finished: set[str] = field(default_factory=set)
     failures: list[Row] = field(default_factory=list)
+    idle: list[Row] = field(default_factory=list)
 
     def note(self, row: Row) -> None:
         """Take one record in, in the order of writing: a later attempt's round replaces an earlier one's."""
@@ -63,6 +64,8 @@ class Done:
             self.rounds.setdefault(row["task"], {})[row["round"]] = row
         elif row["kind"] == "failure":
             self.failures.append(row)
+        elif row["kind"] == "idle":
+            self.idle.append(row)
         elif row["kind"] == "task_finished" and row["status"] == "completed":
             self.finished.add(row["task"])
 

@@ -55,13 +55,15 @@ _DEVICE = (
 _ENERGY = (
     _c("energy_j", "float", "J", "gross energy of the widest measured source; null exactly when missing"),
     _c("energy_err_j", "float", "J", "expanded uncertainty of energy_j, k = 2"),
-    _c("energy_net_j", "float", "J", "energy_j less idle power times duration"),
-    _c("energy_net_err_j", "float", "J", "expanded uncertainty of energy_net_j, k = 2"),
     _c("provenance", "str", "", "counter, integrated, estimated, simulated or missing"),
     _c(
         "energy_scope", "str", "", "what energy_j covers: wall, device, module, host, package, ... or process (a share)"
     ),
-    _c("energy_reason", "str", "", "why energy_j is missing"),
+    _c("energy_reason", "str", "", "why energy_j is missing, or in doubt: below_resolution, a gap, a counter_reset"),
+)
+_CHARGED = (
+    *_ENERGY,
+    _c("idle_s", "json", "s", "meter (a device, or host) -> seconds for which its idle power is in energy_j"),
 )
 
 KINDS: dict[str, tuple[Column, ...]] = {
@@ -95,7 +97,7 @@ KINDS: dict[str, tuple[Column, ...]] = {
         _c("start_ns", "int", "ns", "start on that monotonic clock; only durations compare between clocks"),
         _c("duration_s", "float", "s", "monotonic duration", True),
         _c("status", "str", "", "ok or error", True),
-        *_ENERGY,
+        *_CHARGED,
         _c("energy_total_of", "json", "", "names of the rails that make up energy_j"),
         _c("energy_coverage", "float", "1", "covered part of the window, 0..1"),
         _c("energy_n_samples", "int", "1", "samples within the window"),
@@ -137,7 +139,7 @@ KINDS: dict[str, tuple[Column, ...]] = {
         _c("n_selected", "int", "1", "clients asked to fit", True),
         _c("n_results", "int", "1", "updates folded in", True),
         _c("n_failures", "int", "1", "calls of this round that failed", True),
-        *_ENERGY,
+        *_CHARGED,
         _c("energy_fit_j", "float", "J", "local training alone, gross"),
         _c("energy_fit_err_j", "float", "J", "expanded uncertainty of energy_fit_j, k = 2"),
         _c("energy_wait_j", "float", "J", "drawn by devices while they waited"),
@@ -152,6 +154,13 @@ KINDS: dict[str, tuple[Column, ...]] = {
         _c("other_energy_err_j", "float", "J", "expanded uncertainty of other_energy_j, k = 2"),
         _c("download_bytes", "int", "B", "server to clients"),
         _c("upload_bytes", "int", "B", "clients to server"),
+    ),
+    "idle": (
+        *_WALL,
+        _c("device", "str", "", "whose meter: a device, or host for the one that clients of a host share", True),
+        _c("phase", "str", "", "before the first task, or after the last; every client has joined and waits", True),
+        _c("duration_s", "float", "s", "monotonic duration", True),
+        *_ENERGY,
     ),
     "failure": (
         *_TASK,
@@ -235,7 +244,7 @@ def span_row(span: SpanRecord) -> Row:
         row["steps_s"] = list(span.steps_s)
         row["warmup_steps"] = span.warmup_steps
     if span.total is not None:
-        row |= energy_columns(span.total)
+        row |= span_energy_columns(span.total)
     if span.energies:
         row["rails"] = [reading_json(reading) for reading in span.energies]
     rest = {key: value for key, value in span.attributes.items() if key not in _SPAN_COLUMNS or key in row}
@@ -246,13 +255,19 @@ def span_row(span: SpanRecord) -> Row:
 
 
 def energy_columns(total: EnergyReading) -> Row:
-    """A device total as the energy columns of a span record."""
+    """A device total as the energy columns that every kind with an energy has."""
     return {
         "energy_j": total.energy_j,
         "energy_err_j": total.energy_err_j,
         "provenance": total.provenance.value,
         "energy_scope": total.scope.value,
         "energy_reason": total.reason,
+    }
+
+
+def span_energy_columns(total: EnergyReading) -> Row:
+    """A device total as the energy columns of a span record."""
+    return energy_columns(total) | {
         "energy_total_of": list(total.total_of) or [total.rail],
         "energy_coverage": total.coverage,
         "energy_n_samples": total.n_samples,

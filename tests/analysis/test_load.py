@@ -26,8 +26,9 @@ def a_run(root: Path, run_id: str = "run-a", **task: object) -> RunFolder:
 
 def test_tables_have_the_explicit_columns(tmp_path: Path) -> None:
     results = load([a_run(tmp_path).path])
-    assert list(results.rounds.columns) == ["run_id", *(column.name for column in KINDS["round"])]
-    assert list(results.spans.columns) == ["run_id", *(column.name for column in KINDS["span"])]
+    net = ["energy_net_j", "energy_net_err_j"]
+    assert list(results.rounds.columns) == ["run_id", *(column.name for column in KINDS["round"]), *net]
+    assert list(results.spans.columns) == ["run_id", *(column.name for column in KINDS["span"]), *net]
     assert list(results.failures.columns) == ["run_id", *(column.name for column in KINDS["failure"])]
     assert len(results.rounds) == 2
     assert len(results.spans) == 2 * 2 * 5

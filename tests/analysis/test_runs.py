@@ -42,9 +42,7 @@ def edit_round(folder: RunFolder, number: int, **changes: object) -> None:
 def test_one_missing_round_makes_the_sum_missing(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write([Task("t", rounds=3)])
-    edit_round(
-        folder, 2, energy_j=None, energy_err_j=None, energy_net_j=None, provenance="missing", energy_reason="wrapped"
-    )
+    edit_round(folder, 2, energy_j=None, energy_err_j=None, idle_s=None, provenance="missing", energy_reason="wrapped")
     [run] = rows(runs_table(load([tmp_path])))
     assert run["energy_j"] is None
     assert run["energy_net_j"] is None

@@ -78,7 +78,9 @@ def test_shares_add_up_to_the_host(job: MainJob) -> None:
 
 def test_idle_power_and_samples_are_kept(job: MainJob) -> None:
     host = job.bench.device_file("host")
-    assert host["idle_power_w"] == pytest.approx(23.0, rel=0.01)
+    assert [idle["phase"] for idle in host["idle"]] == ["before", "after"]
+    assert [idle["power_w"] for idle in host["idle"]] == pytest.approx([23.0, 23.0], rel=0.01)
+    assert all(0 < idle["power_err_w"] < 2 for idle in host["idle"])
     assert host["meter"] == "rapl (counter)"
     for task in plan(job.bench):
         assert (job.bench.run_folders()[-1] / "samples" / str(task["task"]) / "host.parquet").exists()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.host import process_cpu_s
-from harness.meter import HostMeter, HostView, IdlePower, choose
+from harness.meter import HostMeter, HostView, choose
 from profiler.clock import FakeClock, SystemClock
 from profiler.errors import PreconditionError
 from profiler.quantities import Provenance, Rail, RailKind, Scope
@@ -28,14 +28,14 @@ RAIL = Rail("p", Scope.PACKAGE, RailKind.COUNTER_J, Provenance.COUNTER, resoluti
 AVAILABLE = Available((RAIL,), ("p",), Scope.HOST, Provenance.COUNTER)
 
 
-def view(watts: float = 10.0, idle: IdlePower | None = None) -> HostView:
+def view(watts: float = 10.0) -> HostView:
     """Ten seconds at a constant power; a has three quarters of the CPU time, b the rest."""
     samples, ticks = [], []
     for n in range(101):
         joules, t_ns = watts * n / 10, n * SECOND // 10
         samples.append(Sample(t_ns, (joules,), (joules,)))
         ticks.append(Tick(t_ns, joules, {"a": 0.075 * n, "b": 0.025 * n}, 0.1 * n))
-    return HostView(samples, ticks, AVAILABLE, idle)
+    return HostView(samples, ticks, AVAILABLE)
 
 
 def test_shares_follow_cpu_time_and_add_up() -> None:
@@ -51,13 +51,10 @@ def test_shares_follow_cpu_time_and_add_up() -> None:
     assert host.energy_err_j == pytest.approx(2 * 0.01 * 80 / math.sqrt(3), rel=0.01)
 
 
-def test_idle_power_is_charged_like_the_energy() -> None:
-    with_idle = view(idle=IdlePower(4.0, 0.1, 5.0))
-    host, a = with_idle.host(0, 10 * SECOND), with_idle.of("a", 0, 10 * SECOND)
-    assert host.net_j == pytest.approx(60.0)
-    assert a.net_j == pytest.approx(45.0)
-    assert host.net_err_j == pytest.approx(math.hypot(host.reading.energy_err_j or 0, 1.0))
-    assert view().host(0, SECOND).net_j is None
+def test_idle_time_is_charged_like_the_energy() -> None:
+    host, a = view().host(0, 10 * SECOND), view().of("a", 0, 10 * SECOND)
+    assert (host.meter, host.idle_s) == ("host", 10.0)
+    assert (a.meter, a.idle_s) == ("host", pytest.approx(7.5))
 
 
 def test_outside_the_samples_energy_is_missing() -> None:
@@ -70,9 +67,9 @@ def test_outside_the_samples_energy_is_missing() -> None:
 def test_without_a_sensor_energy_is_missing() -> None:
     meter = HostMeter([], None, SystemClock(), rate_hz=10)
     meter.start()
-    asyncio.run(meter.measure_idle(0.01))
+    idle, idle_s = asyncio.run(meter.measure_idle(0.01))
     assert meter.view(0).host(0, SECOND).reading.reason == "no sensor is available"
-    assert meter.idle is None
+    assert (idle.energy_j, idle.reason, idle_s) == (None, "no sensor is available", 0.01)
     assert meter.samples() == {"t_ns": [], "rail": [], "value": []}
     meter.stop()
 

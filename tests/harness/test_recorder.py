@@ -20,7 +20,7 @@ WATTS = {"a": 3.0, "b": 1.0, "server": 0.5, "other": 0.25}
 
 
 class ConstantHost:
-    """A host on which every owner draws a constant power, 1 W of which is idling."""
+    """A host on which every owner draws a constant power and is charged a fifth of the time's idle power."""
 
     def of(self, owner: str, start_ns: int, end_ns: int) -> Energy:
         return self._energy(owner, WATTS[owner], start_ns, end_ns)
@@ -33,12 +33,12 @@ class ConstantHost:
         reading = EnergyReading(
             rail, watts * seconds, 0.1 * watts * seconds, Provenance.COUNTER, Scope.PROCESS, coverage=1.0
         )
-        return Energy(reading, (watts - 0.2) * seconds, 0.1 * watts * seconds)
+        return Energy(reading, "host", 0.2 * seconds)
 
 
 class NoMeter:
     def of(self, owner: str, start_ns: int, end_ns: int) -> Energy:
-        return Energy(EnergyReading.missing(owner, Scope.PROCESS, "no sensor"))
+        return Energy(EnergyReading.missing(owner, Scope.PROCESS, "no sensor"), "host", 0.0)
 
     def host(self, start_ns: int, end_ns: int) -> Energy:
         return self.of("host", start_ns, end_ns)
@@ -187,7 +187,7 @@ def test_the_round_adds_up(rows: list[Row]) -> None:
     row = rows[-1]
     assert row["energy_j"] == pytest.approx(6 * (3.0 + 1.0))
     assert row["energy_err_j"] == pytest.approx(0.1 * row["energy_j"])
-    assert row["energy_net_j"] == pytest.approx(6 * (2.8 + 0.8))
+    assert row["idle_s"] == {"host": pytest.approx(2 * 6 * 0.2)}
     shares = row["energy_j"] + row["server_energy_j"] + row["other_energy_j"]
     assert shares == pytest.approx(row["host_energy_j"])
     assert row["energy_fit_j"] == pytest.approx(3.0 * 1.8 + 1.0 * 3.8)

@@ -1,0 +1,70 @@
+"""Idle power before and after the tasks: of the meter that a host's clients share, and of devices with their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from fl.instrument import TELEMETRY_KEY
+from fl.messages import GetPropertiesIns
+from fl.proxy import ClientProxy
+from fl.responder import IDLE_KEY
+from harness.meter import HOST, HostMeter
+from profiler.errors import ClientFailure
+from profiler.quantities import EnergyReading
+from profiler.records import Row, energy_columns
+
+_DEADLINE_S = 10.0
+
+
+async def measure_idle(
+    duration_s: float, phase: str, meter: HostMeter, proxies: Sequence[ClientProxy], wall_time: str
+) -> list[Row]:
+    """One idle record a meter, all of the same while: the host's, and that of each of these clients that has one.
+
+    A client that cannot be asked, since it is late with an answer or gone, has no record.
+    """
+
+    def row(device: str, reading: EnergyReading, seconds: float) -> Row:
+        columns = {"device": device, "phase": phase, "duration_s": seconds, **energy_columns(reading)}
+        return {"kind": "idle", "wall_time": wall_time, **columns}
+
+    begun = [proxy for proxy in proxies if await _begin(proxy, phase)]
+    reading, seconds = await meter.measure_idle(duration_s)
+    own = await asyncio.gather(*(_end(proxy) for proxy in begun))
+    return [row(HOST, reading, seconds), *(row(*found) for found in own if found is not None)]
+
+
+async def _begin(proxy: ClientProxy, phase: str) -> bool:
+    try:
+        await proxy.get_properties(GetPropertiesIns({IDLE_KEY: phase}), _DEADLINE_S)
+    except ClientFailure:
+        return False
+    return True
+
+
+async def _end(proxy: ClientProxy) -> tuple[str, EnergyReading, float] | None:
+    try:
+        answer = await proxy.get_properties(GetPropertiesIns({TELEMETRY_KEY: "full"}), _DEADLINE_S)
+    except ClientFailure:
+        return None
+    for span in answer.spans:
+        if span.name == "idle" and span.total is not None:
+            return proxy.info.device, span.total, span.duration_s
+    return None
+
+
+def idle_facts(rows: Iterable[Row], device: str) -> dict[str, Any]:
+    """For devices/<id>.json: each idle power of a device in W, with its error (k = 2); nothing where none was taken."""
+    facts = [
+        {
+            "phase": row["phase"],
+            "power_w": row["energy_j"] / row["duration_s"],
+            "power_err_w": row["energy_err_j"] / row["duration_s"],
+            "duration_s": row["duration_s"],
+        }
+        for row in rows
+        if row["device"] == device and row.get("energy_j") is not None and row["duration_s"] > 0
+    ]
+    return {"idle": facts} if facts else {}
