@@ -55,6 +55,8 @@ class Point:
     energy_scope: str | None
     work_done: float | None
     n_failures: int
+    n_rounds: int
+    n_rounds_below_resolution: int
     tasks: tuple[str, ...]
     runs: tuple[str, ...]
     taus_s: Mapping[str, tuple[float, ...]]
@@ -181,6 +183,8 @@ def _point(label: str, members: Sequence[Row], objectives: Sequence[str], energy
         energy_scope="+".join(sorted({run["energy_scope"] for run in used if run["energy_scope"]})) or None,
         work_done=mean(_known(used, "work_done")),
         n_failures=sum(run["n_failures"] for run in used),
+        n_rounds=sum(run["n_rounds"] for run in used),
+        n_rounds_below_resolution=sum(run["n_rounds_below_resolution"] for run in used),
         tasks=tuple(sorted({run["task"] for run in used})),
         runs=tuple(sorted({run["run_id"] for run in used})),
         taus_s=_taus(used),

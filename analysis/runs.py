@@ -16,7 +16,7 @@ import pandas as pd
 from analysis.load import Results, rows
 from analysis.stats import mean
 from profiler.errors import ResultsError
-from profiler.quantities import Provenance, weakest
+from profiler.quantities import BELOW_RESOLUTION, Provenance, weakest
 from profiler.records import Row
 
 _SUMS = ("energy_j", "energy_err_j", "energy_net_j", "energy_net_err_j", "energy_fit_j", "energy_fit_err_j")
@@ -69,6 +69,7 @@ def _sums(rounds: Sequence[Row]) -> Row:
         "energy_reason": "; ".join(reasons) or None,
         "n_rounds": len(rounds),
         "n_rounds_without_energy": sum(row["energy_j"] is None for row in rounds),
+        "n_rounds_below_resolution": sum(BELOW_RESOLUTION in (row["energy_reason"] or "") for row in rounds),
     }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from profiler.quantities import Provenance
+from profiler.quantities import BELOW_RESOLUTION, Provenance
 from profiler.records import Row
 
 if TYPE_CHECKING:
@@ -163,6 +163,13 @@ def notes(points: Sequence[Point], objectives: Sequence[str]) -> list[str]:
     scopes = sorted({point.energy_scope for point in points if point.energy_scope})
     if "energy_j" in objectives and len(scopes) > 1:
         told.append(f"MIXED SCOPE: energies cover different things ({', '.join(scopes)}).")
+    if "energy_j" in objectives:
+        told += [
+            f"{point.label}: {point.n_rounds_below_resolution} of {point.n_rounds} rounds are shorter than the energy "
+            f"sensor resolves ({BELOW_RESOLUTION}): use longer rounds or a faster sensor."
+            for point in points
+            if point.n_rounds_below_resolution
+        ]
     failures = [f"{point.label}: {point.n_failures}" for point in points if point.n_failures]
     return [*told, *([f"Failures on record: {'; '.join(failures)}."] if failures else [])]
 
@@ -218,6 +225,8 @@ def _point(analysis: Analysis, point: Point) -> Row:
         "n": point.n,
         "n_left_out": point.n_left_out,
         "n_failures": point.n_failures,
+        "n_rounds": point.n_rounds,
+        "n_rounds_below_resolution": point.n_rounds_below_resolution,
         "on_front": dominator is None if complete else None,
         "dominated_by": dominator,
         "missing": dict(point.missing),
@@ -245,6 +254,8 @@ _CSV_COLUMNS = (
     "energy_scope",
     "work_done",
     "n_failures",
+    "n_rounds",
+    "n_rounds_below_resolution",
     "on_front",
     "dominated_by",
 )

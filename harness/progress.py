@@ -9,6 +9,7 @@ from typing import NoReturn, TextIO
 from tqdm import tqdm
 
 from harness.plan import Task
+from profiler.quantities import BELOW_RESOLUTION
 from profiler.records import Row
 
 
@@ -98,4 +99,5 @@ def energy_text(row: Row) -> str:
     """Joules with their error and provenance, or why there are none."""
     if row.get("energy_j") is None:
         return f"energy missing ({row.get('energy_reason') or 'no sensor'})"
-    return f"{row['energy_j']:.1f} ± {row.get('energy_err_j') or 0.0:.1f} J ({row['provenance']})"
+    doubt = f", {BELOW_RESOLUTION}" if BELOW_RESOLUTION in (row.get("energy_reason") or "") else ""
+    return f"{row['energy_j']:.1f} ± {row.get('energy_err_j') or 0.0:.1f} J ({row['provenance']}{doubt})"

@@ -10,7 +10,7 @@ from typing import Any
 from harness.plan import Task
 from harness.progress import energy_text
 from harness.store import Done
-from profiler.quantities import Provenance, weakest
+from profiler.quantities import BELOW_RESOLUTION, Provenance, weakest
 from profiler.records import Row
 
 
@@ -62,9 +62,14 @@ def _task(task: Task, done: Done) -> dict[str, Any]:
         "energy_j": energy_j,
         "energy_err_j": energy_err_j if energy_j is not None else None,
         "provenance": weakest(Provenance(row["provenance"]) for row in rounds).value,
-        "energy_reason": missing,
+        "energy_reason": missing or _doubts(rounds),
         "failures": sum(row["task"] == task.id for row in done.failures),
     }
+
+
+def _doubts(rounds: Sequence[Row]) -> str | None:
+    n_short = sum(BELOW_RESOLUTION in (row.get("energy_reason") or "") for row in rounds)
+    return f"{BELOW_RESOLUTION}: {n_short} of {len(rounds)} rounds" if n_short else None
 
 
 def _sum(rounds: Sequence[Row], name: str) -> tuple[float | None, str | None]:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from profiler.quantities import EnergyReading, Rail, RailKind, Scope, add_energies
+from profiler.quantities import BELOW_RESOLUTION, EnergyReading, Rail, RailKind, Scope, add_energies
 
 MIN_COVERAGE = 0.5
 MIN_WINDOW_JITTERS = 10.0  # a window shorter than this many times the staleness of a reading says little
@@ -247,7 +247,7 @@ def _reading(
             max_gap_s=max_gap_s,
         )
     if 0 < duration_s < MIN_WINDOW_JITTERS * rail.edge_jitter_s:
-        why = f"below_resolution: {duration_s:.3g} s, and readings are up to {rail.edge_jitter_s:.3g} s old"
+        why = f"{BELOW_RESOLUTION}: {duration_s:.3g} s, and readings are up to {rail.edge_jitter_s:.3g} s old"
         reason = f"{reason}; {why}" if reason else why
     mean_w = abs(tally.energy_j) / duration_s if duration_s > 0 else 0.0
     first_w, last_w = (max(mean_w, abs(power_w or 0.0)) for power_w in edge_power_w)

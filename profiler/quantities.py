@@ -11,6 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+# How the reason of a reading begins whose window is shorter than its sensor can resolve.
+BELOW_RESOLUTION = "below_resolution"
+
 
 class Provenance(str, Enum):
     """Where a number comes from, strongest first. A sum is as weak as its weakest part."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from analysis.load import load, rows
+from analysis.pareto import analyse
 from analysis.runs import runs_table, whole_sum
 from profiler.errors import ResultsError
 from profiler.records import Row, encode_line
@@ -70,3 +71,12 @@ def test_an_unknown_provenance_is_refused(tmp_path: Path) -> None:
 def test_whole_sum() -> None:
     assert whole_sum([1.0, 2.0]) == 3.0
     assert whole_sum([1.0, None]) is None
+
+
+def test_rounds_that_a_sensor_could_not_resolve_are_counted_and_said(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write([Task("t", rounds=3)])
+    edit_round(folder, 2, energy_reason="below_resolution: 0.1 s, and readings are up to 1 s old")
+    table = runs_table(load([tmp_path]))
+    assert rows(table)[0]["n_rounds_below_resolution"] == 1
+    assert any("1 of 3 rounds are shorter than the energy sensor resolves" in note for note in analyse(rows(table)).notes)

@@ -89,3 +89,13 @@ def test_a_task_that_never_began() -> None:
     (task,) = summary_json(Path("results/x"), [TASK], Done())["tasks"]
     assert (task["accuracy"], task["energy_j"], task["rounds_done"]) == (None, None, 0)
     assert task["energy_reason"] == "no round was finished"
+
+
+def test_what_a_sensor_cannot_resolve_is_said_beside_the_joules() -> None:
+    short = round_row(1) | {"energy_reason": "below_resolution: 0.1 s, and readings are up to 1 s old"}
+    assert energy_text(short) == "2.0 ± 0.5 J (counter, below_resolution)"
+    done = Done()
+    for row in (short, round_row(2)):
+        done.note(row)
+    (task,) = summary_json(Path("run"), [TASK], done)["tasks"]
+    assert task["energy_reason"] == "below_resolution: 1 of 2 rounds"
