@@ -12,8 +12,9 @@ import numpy.typing as npt
 from fl.messages import Array, Code, FitRes, Parameters
 from profiler.errors import ClientFailure
 
-# A client that claims more examples than any data set has would own the mean.
+# A client that claims more examples than any data set has, or more steps than a round can, would own the mean.
 MAX_EXAMPLES = 10**9
+MAX_STEPS = 10**6
 # A float64 sum of n * x must neither overflow (floats) nor lose the unit (integers), whatever the weights.
 _MAX_FLOAT = 1e280
 _MAX_INTEGER = 2**50
@@ -26,16 +27,21 @@ class WeightedMean:
     Sums in float64 and gives each tensor back in the dtype of `template`: integers and booleans as the rounded mean, so
     that counters such as BatchNorm's `num_batches_tracked` survive. Example: [1.0] of 1 example and [4.0] of 2
     give [3.0]. Memory: one float64 copy of the model, however many clients. Not for several threads at once.
+
+    With `processed_batch` an update weighs by the examples processed instead: `fit.steps_done` times that batch size.
     """
 
-    def __init__(self, template: Parameters) -> None:
+    def __init__(self, template: Parameters, *, processed_batch: int | None = None) -> None:
         self._template = template.arrays
+        self._processed_batch = processed_batch
         self._sums: list[npt.NDArray[np.float64]] = []
         self._examples = 0
 
     def fold(self, device: str, update: FitRes) -> None:
         """Raises ClientFailure, and stays as it was, where the update is no update of this model."""
         weight = _weight(device, update)
+        if self._processed_batch is not None:
+            weight = steps_done(device, update) * self._processed_batch
         _check_update(device, self._template, update.parameters.arrays)
         if not self._sums:
             self._sums = [np.zeros(array.shape, dtype=np.float64) for array in self._template]
@@ -48,7 +54,7 @@ class WeightedMean:
         if self._examples == 0:
             return None
         pairs = zip(self._sums, self._template, strict=True)
-        return Parameters(tuple(_as_type(total / self._examples, like.dtype) for total, like in pairs))
+        return Parameters(tuple(as_type(total / self._examples, like.dtype) for total, like in pairs))
 
 
 def _add_weighted(total: npt.NDArray[np.float64], array: Array, weight: int) -> None:
@@ -61,7 +67,8 @@ def _add_weighted(total: npt.NDArray[np.float64], array: Array, weight: int) -> 
         flat[start : start + _PIECE] += product[: piece.size]
 
 
-def _as_type(mean: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> Array:
+def as_type(mean: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> Array:
+    """float64 values in a tensor's own dtype, rounded where that is no float."""
     whole = mean if dtype.kind == "f" else np.rint(mean)
     return np.asarray(whole).astype(dtype)  # a tensor of no dimensions divides into a scalar
 
@@ -78,6 +85,22 @@ def _weight(device: str, update: FitRes) -> int:
     if not 0 < weight <= MAX_EXAMPLES:
         raise ClientFailure(device, "fit", f"num_examples is {weight}; it must be 1 to {MAX_EXAMPLES}")
     return weight
+
+
+def steps_done(device: str, update: FitRes) -> int:
+    """The training steps that a client says it did. Raises ClientFailure where it does not tell a sensible number."""
+    steps = update.metrics.get("fit.steps_done")
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 0 < steps <= MAX_STEPS:
+        raise ClientFailure(
+            device, "fit", f"told fit.steps_done = {steps!r:.40}: the strategy needs clients that count their steps"
+        )
+    return steps
+
+
+def check_update(device: str, template: Sequence[Array], update: FitRes) -> None:
+    """Raise ClientFailure, with the device's name, where an update is no update of this model."""
+    _weight(device, update)
+    _check_update(device, template, update.parameters.arrays)
 
 
 def _check_update(device: str, template: Sequence[Array], arrays: Sequence[Array]) -> None:

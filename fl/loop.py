@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from fl.messages import EvaluateIns, EvaluateRes, FitIns, FitRes, Parameters
 from fl.proxy import Answer, ClientInfo, ClientProxy
-from fl.strategy import Aggregator, Assignment, Strategy
+from fl.strategy import Aggregator, Assignment, Experience, Strategy
 from profiler.clock import Clock
 from profiler.errors import ClientFailure, PreconditionError
 
@@ -84,11 +85,13 @@ async def run_rounds(
     min_clients: int = 1,
     wait_s: float = 60.0,
     observer: Observer | None = None,
+    energies_of: Callable[[Sequence[CallRecord]], Mapping[str, float]] = lambda calls: {},
 ) -> AsyncIterator[RoundResult]:
     """Train round by round, from `parameters` on; one result a round, as soon as it is over.
 
     `proxies` is asked anew before each phase, so clients may come and go. `evaluate` gives loss and accuracy (0..1) of
     a global model; it runs in a thread. A call that fails is recorded in its round, and the round goes on without it.
+    `energies_of` gives the joules of fit calls, by device, that clients' own meters do not tell, for the strategy.
     Raises PreconditionError where fewer than `min_clients` clients are ready within `wait_s`.
     """
     caller = _Caller(proxies, clock, observer or SilentObserver())
@@ -100,6 +103,7 @@ async def run_rounds(
         parameters = fit.aggregator.result() or parameters
         loss, accuracy = (None, None) if evaluate is None else await asyncio.to_thread(evaluate, parameters)
         server_ns = fit.folding_ns + clock.monotonic_ns() - began_ns
+        strategy.observe(round_, experiences(fit_calls, energies_of(fit_calls)))
         infos = [proxy.info for proxy in proxies() if proxy.is_ready]
         evaluate_calls, evaluate_window = await caller.evaluate(
             round_, strategy.configure_evaluate(round_, infos), parameters
@@ -118,6 +122,35 @@ async def run_rounds(
             n_selected=len(fit_calls),
             n_results=sum(call.failure is None for call in fit_calls),
         )
+
+
+def experiences(calls: Sequence[CallRecord], energies_j: Mapping[str, float]) -> list[Experience]:
+    """What each answered fit call took. A device's own figure of its training goes before `energies_j`, by device."""
+    found = []
+    for call in calls:
+        if call.answer is not None:
+            timing, metrics = call.answer.timing, call.answer.result.metrics
+            own_j = _number(metrics.get("fit.energy_j"))
+            found.append(
+                Experience(
+                    device=call.device,
+                    processor=call.processor,
+                    device_s=timing.round_trip_s if timing.device_s is None else timing.device_s,
+                    download_s=timing.download_s or 0.0,
+                    upload_s=timing.upload_s or 0.0,
+                    fit_s=_number(metrics.get("fit.duration_s")),
+                    is_cut=bool(metrics.get("fit.stopped_by_cutoff", False)),
+                    energy_j=energies_j.get(call.device) if own_j is None else own_j,
+                )
+            )
+    return found
+
+
+def _number(value: object) -> float | None:
+    """A client's metric, where it is a sensible number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        return None
+    return float(value)
 
 
 class _FitPhase:

@@ -22,7 +22,7 @@ from fl.grpc_proxy import GrpcProxy, StreamTransport
 from fl.loop import Observer, RoundResult, run_rounds
 from fl.messages import Array, GetParametersIns, GetPropertiesIns, Parameters
 from fl.proxy import ClientInfo, ClientProxy
-from fl.strategy import Assignment, Strategy
+from fl.strategy import Adjusted, Assignment, Strategy
 from profiler.clock import Clock, SystemClock
 from profiler.errors import ClientFailure, PreconditionError, UsageError
 
@@ -314,7 +314,7 @@ def start_server(
         async with _until_farewell(server):
             await server.wait_for(min_clients, wait_s)
             rounds = run_rounds(
-                _WithTimeout(strategy, settings.round_timeout),
+                _with_timeout(strategy, settings.round_timeout),
                 server.proxies,
                 parameters=await _initial(initial_parameters, server),
                 rounds=range(1, settings.num_rounds + 1),
@@ -358,23 +358,10 @@ async def _initial(arrays: Sequence[Array] | None, server: Server) -> Parameters
     raise PreconditionError("no client is left to give the initial parameters.", remedy="Pass initial_parameters.")
 
 
-class _WithTimeout:
+def _with_timeout(strategy: Strategy, timeout_s: float | None) -> Strategy:
     """A strategy whose calls without a deadline of their own get the server's."""
 
-    def __init__(self, strategy: Strategy, timeout_s: float | None) -> None:
-        self.name = strategy.name
-        self._strategy = strategy
-        self._timeout_s = timeout_s
-        self.aggregator = strategy.aggregator
+    def limited(assignment: Assignment) -> Assignment:
+        return replace(assignment, deadline_s=timeout_s) if assignment.deadline_s is None else assignment
 
-    def configure_fit(self, round_: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
-        return self._limited(self._strategy.configure_fit(round_, clients))
-
-    def configure_evaluate(self, round_: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
-        return self._limited(self._strategy.configure_evaluate(round_, clients))
-
-    def _limited(self, assignments: list[Assignment]) -> list[Assignment]:
-        return [
-            replace(assignment, deadline_s=self._timeout_s) if assignment.deadline_s is None else assignment
-            for assignment in assignments
-        ]
+    return Adjusted(strategy, limited)

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fl.loop import RoundResult, run_rounds
-from fl.messages import Parameters
+from fl.loop import CallRecord, RoundResult, run_rounds
+from fl.messages import Array, Parameters
 from fl.proxy import ClientInfo, ClientProxy
 from fl.server import Server
-from fl.strategy import Aggregator, Assignment, Strategy, load_strategy
+from fl.strategy import Adjusted, Assignment, Strategy, load_strategy
 from fl.workload import Workload
 from harness.device import DeviceSpec
 from harness.experiment import ExperimentSpec
@@ -25,7 +25,7 @@ from harness.plan import Task
 from harness.progress import Progress
 from harness.recorder import TaskContext, round_rows
 from harness.sessions import Sessions, dead_at_start
-from harness.store import Done, Store
+from harness.store import Checkpoint, Done, Store
 from profiler.clock import Clock
 from profiler.errors import PreconditionError
 from profiler.records import Row
@@ -166,14 +166,14 @@ class Engine:
 
     async def _run_task(self, sessions: Sessions, task: Task) -> None:
         attempt = self._next_attempt(task)
-        first_round, parameters = self._starting_point(task)
+        start = self._starting_point(task)
         members = {device.id: device.processor for device in self._members(task)}
-        self._append([self._task_row("task_started", task, attempt, from_round=first_round)])
-        self._progress.task_started(task, first_round)
+        self._append([self._task_row("task_started", task, attempt, from_round=start.round)])
+        self._progress.task_started(task, start.round)
         self._meter.begin_task()
         status = "completed"
         try:
-            await self._rounds(sessions, task, attempt, first_round, parameters, members)
+            await self._rounds(sessions, task, attempt, start, members)
         except PreconditionError as error:
             status = "failed"
             self._fail(task, attempt, None, "round", str(error))
@@ -189,52 +189,62 @@ class Engine:
         sessions: Sessions,
         task: Task,
         attempt: int,
-        first_round: int,
-        parameters: Parameters,
+        start: Checkpoint,
         members: Mapping[str, str],
     ) -> None:
+        strategy = self._strategy(task)
+        strategy.restore(start.state)
         rounds = run_rounds(
-            self._strategy(task),
+            strategy,
             lambda: self._proxies(members),
-            parameters=parameters,
-            rounds=range(first_round, task.rounds + 1),
+            parameters=Parameters(tuple(start.arrays)),
+            rounds=range(start.round, task.rounds + 1),
             clock=self._clock,
             evaluate=lambda model: self._workload.evaluate(model.copy()),
             min_clients=self._spec.experiment.min_clients,
             observer=self._progress,
+            energies_of=self._energies,
         )
         async for result in rounds:
             context = TaskContext(
-                task.id, attempt, first_round, members, self._shared & members.keys(), self._clock.wall_time()
+                task.id, attempt, start.round, members, self._shared & members.keys(), self._clock.wall_time()
             )
-            self._record(sessions, context, task, result)
+            self._record(sessions, context, task, result, strategy.state())
 
-    def _record(self, sessions: Sessions, context: TaskContext, task: Task, result: RoundResult) -> None:
+    def _energies(self, calls: Sequence[CallRecord]) -> dict[str, float]:
+        """What devices without a meter of their own drew during their answered calls, from this host's."""
+        answered = [(call.device, call.answer.timing) for call in calls if call.answer and call.device in self._shared]
+        if not answered:
+            return {}
+        view = self._meter.peek(min(timing.sent_ns for _, timing in answered))
+        readings = {device: view.of(device, t.sent_ns, t.received_ns).reading for device, t in answered}
+        return {device: found.energy_j for device, found in readings.items() if found.energy_j is not None}
+
+    def _record(
+        self, sessions: Sessions, context: TaskContext, task: Task, result: RoundResult, state: Sequence[Array]
+    ) -> None:
         rows = round_rows(context, result, self._meter.view(result.fit_window_ns[0]))
         for row in rows:
             if row["kind"] == "failure":
                 row["detail"] = sessions.post_mortem(row["device"])
         self._append(rows)
         self._store.sync()
-        self._store.write_checkpoint(task.id, result.round, result.parameters.arrays)
+        self._store.write_checkpoint(task.id, Checkpoint(result.round, list(result.parameters.arrays), list(state)))
         self._progress.round_finished(task, rows[-1])
 
     def _strategy(self, task: Task) -> Strategy:
         strategy = task_strategy(task, self._spec.experiment)
         names = {device.id: device.config_keys for device in self._members(task) if device.config_keys}
-        return RenamedKeys(strategy, names) if names else strategy
+        return with_renamed_keys(strategy, names) if names else strategy
 
     def _proxies(self, members: Mapping[str, str]) -> Sequence[ClientProxy]:
         return [proxy for proxy in self._server.proxies() if proxy.info.device in members]
 
-    def _starting_point(self, task: Task) -> tuple[int, Parameters]:
-        """Round and model to go on from: the last checkpoint, or the beginning."""
+    def _starting_point(self, task: Task) -> Checkpoint:
+        """The round, model and strategy's state to go on from: after the last checkpoint, or the beginning."""
         initial = self._workload.initial_parameters(task.seed)
-        checkpoint = self._store.read_checkpoint(task.id, initial)
-        if checkpoint is None:
-            return 1, Parameters(tuple(initial))
-        round_, arrays = checkpoint
-        return round_ + 1, Parameters(tuple(arrays))
+        last = self._store.read_checkpoint(task.id, initial)
+        return Checkpoint(1, initial) if last is None else replace(last, round=last.round + 1)
 
     def _task_row(self, kind: str, task: Task, attempt: int, **columns: object) -> Row:
         return {"kind": kind, "task": task.id, "attempt": attempt, "wall_time": self._clock.wall_time(), **columns}
@@ -255,7 +265,7 @@ class Engine:
 def task_strategy(task: Task, experiment: ExperimentSpec) -> Strategy:
     """The strategy of a task. Raises UsageError for a name or an option that there is not."""
     options = dict(task.strategy_options)
-    if task.strategy == "cutoff":
+    if task.cutoffs:
         options["cutoffs"] = task.tau_s
     return load_strategy(
         task.strategy,
@@ -268,23 +278,12 @@ def task_strategy(task: Task, experiment: ExperimentSpec) -> Strategy:
     )
 
 
-class RenamedKeys:
-    """A strategy whose config keys are renamed for clients that know them by other names."""
+def with_renamed_keys(strategy: Strategy, names: Mapping[str, Mapping[str, str]]) -> Strategy:
+    """A strategy whose config keys are renamed for clients, by device, that know them by other names."""
 
-    def __init__(self, strategy: Strategy, names: Mapping[str, Mapping[str, str]]) -> None:
-        self.name = strategy.name
-        self._strategy = strategy
-        self._names = names
+    def rename(assignment: Assignment) -> Assignment:
+        known_as = names.get(assignment.device, {})
+        config = {known_as.get(key, key): value for key, value in assignment.config.items()}
+        return replace(assignment, config=config)
 
-    def configure_fit(self, round_: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
-        return [self._rename(assignment) for assignment in self._strategy.configure_fit(round_, clients)]
-
-    def configure_evaluate(self, round_: int, clients: Sequence[ClientInfo]) -> list[Assignment]:
-        return [self._rename(assignment) for assignment in self._strategy.configure_evaluate(round_, clients)]
-
-    def aggregator(self, round_: int, parameters: Parameters) -> Aggregator:
-        return self._strategy.aggregator(round_, parameters)
-
-    def _rename(self, assignment: Assignment) -> Assignment:
-        names = self._names.get(assignment.device, {})
-        return replace(assignment, config={names.get(key, key): value for key, value in assignment.config.items()})
+    return Adjusted(strategy, rename)

@@ -123,9 +123,6 @@ def _fixed_cutoffs(strategy: Table) -> tuple[CutoffEntry, ...]:
 
 
 def with_cutoffs(spec: ExperimentSpec, entries: tuple[CutoffEntry, ...]) -> ExperimentSpec:
-    """The same experiment with the cutoffs of a file. Raises SpecError where the strategy knows no cutoff."""
-    if spec.strategy not in ("fedavg", "cutoff"):
-        raise SpecError(
-            f"strategy '{spec.strategy}' does not take a cutoffs file.", remedy="Use --strategy cutoff with --cutoffs."
-        )
-    return replace(spec, strategy="cutoff", cutoffs=entries)
+    """The same experiment with the cutoffs of a file. FedAvg is called `cutoff` then; others keep their name."""
+    strategy = "cutoff" if spec.strategy == "fedavg" else spec.strategy
+    return replace(spec, strategy=strategy, cutoffs=entries)

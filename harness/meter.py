@@ -129,13 +129,17 @@ class HostMeter:
         return self._window(start_ns).reading(start_ns, end_ns), (end_ns - start_ns) / 1e9
 
     def view(self, start_ns: int) -> HostView:
-        """What the meter knows from `start_ns` till now; forgets what lies before it, but for the wait just before."""
-        if self._sampler is not None:
-            self._sampler.sample_now()
-        view = self._window(None)
+        """What the meter knows till now; forgets what lies before `start_ns`, but for the wait just before it."""
+        view = self.peek(None)
         keep = bisect_left(self._history, start_ns, key=lambda entry: entry[0].t_ns)
         del self._history[: max(0, keep - 1)]
         return view
+
+    def peek(self, start_ns: int | None) -> HostView:
+        """What the meter knows from `start_ns` till now."""
+        if self._sampler is not None:
+            self._sampler.sample_now()
+        return self._window(start_ns)
 
     def facts(self) -> dict[str, Any]:
         """For devices/host.json: every sensor with its rails or its reason, the one in use, and what it costs."""

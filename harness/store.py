@@ -70,6 +70,15 @@ class Done:
             self.finished.add(row["task"])
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A task after a round: the global model, and what the strategy keeps beside it."""
+
+    round: int
+    arrays: list[Array]
+    state: list[Array] = field(default_factory=list)
+
+
 class Store:
     """One run folder, open for appending."""
 
@@ -123,18 +132,20 @@ class Store:
     def write_device(self, device: str, facts: Mapping[str, Any]) -> None:
         write_json(self.folder / "devices" / f"{device}.json", facts)
 
-    def write_checkpoint(self, task: str, round_: int, arrays: Sequence[Array]) -> None:
+    def write_checkpoint(self, task: str, checkpoint: Checkpoint) -> None:
         """The global model after a round, for --resume."""
         path = self.folder / "checkpoints" / f"{task}.npz"
         partial = path.with_name(f".{task}.partial.npz")
+        named: dict[str, Any] = {f"state_{n}": array for n, array in enumerate(checkpoint.state)}
+        named["round"] = np.int64(checkpoint.round)
         with partial.open("wb") as out:
-            np.savez(out, *arrays, round=np.int64(round_))
+            np.savez(out, *checkpoint.arrays, **named)
             out.flush()
             os.fsync(out.fileno())
         partial.replace(path)
 
-    def read_checkpoint(self, task: str, like: Sequence[Array]) -> tuple[int, list[Array]] | None:
-        """Round and model of a checkpoint, None where there is none. Raises PreconditionError where it does not fit."""
+    def read_checkpoint(self, task: str, like: Sequence[Array]) -> Checkpoint | None:
+        """None where there is none. Raises PreconditionError where it cannot be read or is of another model."""
         path = self.folder / "checkpoints" / f"{task}.npz"
         if not path.exists():
             return None
@@ -144,12 +155,14 @@ class Store:
                 raise ValueError(f"larger than {MAX_CHECKPOINT_BYTES} bytes")
             with np.load(path, allow_pickle=False) as archive:
                 arrays = [archive[f"arr_{n}"] for n in range(len(like))]
+                n_state = sum(name.startswith("state_") for name in archive.files)
+                state = [archive[f"state_{n}"] for n in range(n_state)]
                 round_ = int(archive["round"])
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise PreconditionError(f"checkpoint {path} cannot be read: {error}.", remedy=remedy) from None
         if [(a.shape, a.dtype) for a in arrays] != [(b.shape, b.dtype) for b in like]:
             raise PreconditionError(f"checkpoint {path} holds another model.", remedy=remedy)
-        return round_, arrays
+        return Checkpoint(round_, arrays, state)
 
     def write_samples(self, task: str, attempt: int, device: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """The raw samples of one device in one task: t_ns (device's monotonic clock), rail, value (J or W)."""

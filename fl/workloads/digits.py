@@ -144,9 +144,10 @@ class DigitsClient:
         """Metrics are loss and accuracy on the training batches of the last epoch, as they were met."""
         _set_parameters(self._model, parameters)
         optimizer = self._optimizer(_number(config, "lr", Digits.defaults.lr))
+        pull = _Proximal(self._model, _number(config, "proximal_mu", 0.0))
         progress = _Progress()
         for epoch in range(_at_least_one(config, "epochs", 1)):
-            progress = self._train_epoch(optimizer, config, epoch) or progress
+            progress = self._train_epoch(optimizer, pull, config, epoch) or progress
         return self.get_parameters({}), len(self._examples), progress.metrics()
 
     def evaluate(self, parameters: list[Array], config: Config) -> tuple[float, int, dict[str, Scalar]]:
@@ -157,21 +158,27 @@ class DigitsClient:
     def _optimizer(self, lr: float) -> torch.optim.Optimizer:
         return torch.optim.SGD(self._model.parameters(), lr=lr, momentum=MOMENTUM)
 
-    def _step(self, optimizer: torch.optim.Optimizer, batch: Examples) -> tuple[torch.Tensor, torch.Tensor]:
-        """One training step; the batch's loss and logits."""
+    def _step(
+        self, optimizer: torch.optim.Optimizer, batch: Examples, pull: _Proximal | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One training step; the batch's own loss, without the proximal term, and its logits."""
         logits: torch.Tensor = self._model(batch.images)
         loss = nn.functional.cross_entropy(logits, batch.labels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        if pull is not None:
+            pull.add_gradient()
         optimizer.step()
         return loss, logits
 
-    def _train_epoch(self, optimizer: torch.optim.Optimizer, config: Config, epoch: int) -> _Progress | None:
+    def _train_epoch(
+        self, optimizer: torch.optim.Optimizer, pull: _Proximal, config: Config, epoch: int
+    ) -> _Progress | None:
         """None where the cutoff left no step to this epoch."""
         progress = _Progress()
         for indices in steps(self._batches(config, epoch)):
             batch = self._examples.at(indices)
-            loss, logits = self._step(optimizer, batch)
+            loss, logits = self._step(optimizer, batch, pull)
             progress.add(loss, logits, batch)
         return progress if progress.examples else None
 
@@ -180,6 +187,23 @@ class DigitsClient:
         order = np.random.default_rng([seed, round_, self._shard, epoch]).permutation(len(self._examples))
         batch_size = _at_least_one(config, "batch_size", Digits.defaults.batch_size)
         return torch.split(torch.from_numpy(order), batch_size)
+
+
+class _Proximal:
+    """The gradient of mu / 2 · ‖w − w_global‖² (FedProx, Li et al. 2020), towards the round's first model."""
+
+    def __init__(self, model: nn.Module, mu: float) -> None:
+        if not 0 <= mu < math.inf:
+            raise UsageError(f"digits: config key 'proximal_mu' must be a number from 0, got {mu}.")
+        self._mu = mu
+        self._parameters = list(model.parameters()) if mu else []
+        self._starts = [parameter.detach().clone() for parameter in self._parameters]
+
+    def add_gradient(self) -> None:
+        with torch.no_grad():
+            for parameter, start in zip(self._parameters, self._starts, strict=True):
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter - start, alpha=self._mu)
 
 
 @dataclass(slots=True)

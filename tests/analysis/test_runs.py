@@ -79,4 +79,6 @@ def test_rounds_that_a_sensor_could_not_resolve_are_counted_and_said(tmp_path: P
     edit_round(folder, 2, energy_reason="below_resolution: 0.1 s, and readings are up to 1 s old")
     table = runs_table(load([tmp_path]))
     assert rows(table)[0]["n_rounds_below_resolution"] == 1
-    assert any("1 of 3 rounds are shorter than the energy sensor resolves" in note for note in analyse(rows(table)).notes)
+    assert any(
+        "1 of 3 rounds are shorter than the energy sensor resolves" in note for note in analyse(rows(table)).notes
+    )

@@ -9,8 +9,8 @@ import pytest
 
 from fl.messages import FitRes, Parameters
 from fl.proxy import ClientInfo
-from fl.strategy import ENTRY_POINT_GROUP, Strategy, load_strategy
-from profiler.errors import ClientFailure
+from fl.strategy import ENTRY_POINT_GROUP, Experience, Strategy, load_strategy
+from profiler.errors import ClientFailure, UsageError
 
 CLIENTS = [ClientInfo(f"device-{number}", "fast" if number % 2 else "slow") for number in range(8)]
 CONFIG_KEYS = {"round", "epochs", "batch_size", "lr", "cutoff_s", "seed", "telemetry"}
@@ -28,7 +28,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def update(scale: float = 1.0, examples: int = 10) -> FitRes:
     weights = (MODEL.arrays[0] * scale).astype(np.float32)
-    return FitRes(Parameters((weights, MODEL.arrays[1])), examples)
+    return FitRes(Parameters((weights, MODEL.arrays[1])), examples, {"fit.steps_done": 3})
 
 
 def test_bears_the_name_it_is_chosen_by(name: str) -> None:
@@ -105,13 +105,12 @@ def test_agreement_stays_as_it_is(name: str) -> None:
         FitRes(Parameters((np.zeros((3, 2), np.float32), MODEL.arrays[1])), 10),
         FitRes(Parameters((np.full((2, 3), np.nan, np.float32), MODEL.arrays[1])), 10),
         FitRes(Parameters((MODEL.arrays[0].astype(np.int32), MODEL.arrays[1])), 10),
-        FitRes(MODEL, 0),
+        FitRes(MODEL, 0, {"fit.steps_done": 3}),
     ],
     ids=["no tensors", "wrong shape", "not finite", "wrong type", "no examples"],
 )
 def test_refuses_a_bad_update_and_goes_on(name: str, bad: FitRes) -> None:
-    strategy = make(name)
-    with_bad, without = strategy.aggregator(1, MODEL), strategy.aggregator(1, MODEL)
+    with_bad, without = make(name).aggregator(1, MODEL), make(name).aggregator(1, MODEL)
     for aggregator in (with_bad, without):
         aggregator.fold("a", update(2.0))
     with pytest.raises(ClientFailure) as failure:
@@ -132,3 +131,37 @@ def test_a_round_leaves_the_model_it_began_with_alone(name: str) -> None:
     aggregator.fold("a", update(9.0))
     aggregator.result()
     assert all(np.array_equal(one, other) for one, other in zip(MODEL.arrays, before, strict=True))
+
+
+def after(strategy: Strategy, round_: int, model: Parameters) -> Parameters:
+    aggregator = strategy.aggregator(round_, model)
+    for device, scale in (("a", 0.5), ("b", 2.0), ("c", 1.5)):
+        aggregator.fold(device, update(scale))
+    result = aggregator.result()
+    assert result is not None
+    return result
+
+
+def test_goes_on_from_its_state_as_if_it_had_never_stopped(name: str) -> None:
+    one, other = make(name), make(name)
+    model = after(one, 1, MODEL)
+    kept = [array.copy() for array in one.state()]
+    other.restore(kept)
+    for got, expected in zip(after(other, 2, model).arrays, after(one, 2, model).arrays, strict=True):
+        assert got.tobytes() == expected.tobytes()
+
+
+def test_refuses_the_state_of_another(name: str) -> None:
+    with pytest.raises(UsageError, match=name):
+        make(name).restore([np.zeros(3, np.float32)])
+
+
+def test_what_it_learns_leaves_the_next_round_well_formed(name: str) -> None:
+    strategy = make(name, clients=3)
+    for round_ in range(1, 6):
+        asked = strategy.configure_fit(round_, CLIENTS)
+        assert len(asked) == 3
+        took = [Experience(part.device, "fast", 2.0, 0.1, 0.1, 1.5, energy_j=3.0) for part in asked]
+        strategy.observe(round_, took)
+        assert [part.device for part in strategy.configure_evaluate(round_, CLIENTS)] == [part.device for part in asked]
+    strategy.observe(6, [])

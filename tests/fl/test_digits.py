@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fl.messages import Array, FitRes, Parameters
+from fl.messages import Array, Config, FitRes, Parameters
 from fl.partition import partition
 from fl.steps import StepControl
 from fl.strategies.fedavg import FedAvg
@@ -143,3 +143,18 @@ def test_own_evaluation_is_of_the_own_shard(digits: Digits) -> None:
     assert examples == 479
     assert metrics["loss"] == loss
     assert same(client.get_parameters({}), digits.initial_parameters(0))
+
+
+def test_the_proximal_term_holds_the_model_near_where_it_began() -> None:
+    client = Digits().client(0, Partition(shards=4))
+    start = Digits().initial_parameters(0)
+    config: Config = {"epochs": 1, "lr": 0.01, "seed": 1, "round": 1}
+
+    def moved(mu: float) -> float:
+        arrays, _, _ = client.fit(start, config | {"proximal_mu": mu})
+        return sum(float(((after - before) ** 2).sum()) for before, after in zip(start, arrays, strict=True)) ** 0.5
+
+    free, held, tight = moved(0.0), moved(1.0), moved(10.0)
+    assert tight < held < free
+    with pytest.raises(UsageError, match="proximal_mu"):
+        moved(-1.0)

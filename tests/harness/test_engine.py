@@ -8,7 +8,7 @@ import pytest
 from fl.messages import Parameters
 from fl.proxy import ClientInfo
 from fl.workload import Defaults
-from harness.engine import RenamedKeys, RunSpec, task_strategy
+from harness.engine import RunSpec, task_strategy, with_renamed_keys
 from harness.experiment import parse_experiment
 from harness.fleet import load_fleet
 from harness.plan import Task, make_plan
@@ -42,7 +42,7 @@ def test_a_strategy_that_there_is_not_is_refused(text: str) -> None:
 def test_config_keys_are_renamed_for_the_devices_that_ask_for_it() -> None:
     text = 'name = "fedavg"\n'
     plain = task_strategy(tasks(text)[1], parse_experiment(EXPERIMENT + text, "x.toml"))
-    renamed = RenamedKeys(plain, {"slow-0": {"epochs": "local_epochs"}})
+    renamed = with_renamed_keys(plain, {"slow-0": {"epochs": "local_epochs"}})
     fast, slow = (part.config for part in renamed.configure_fit(1, CLIENTS))
     assert (fast["epochs"], slow["local_epochs"]) == (1, 1)
     assert "epochs" not in slow

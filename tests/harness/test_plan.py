@@ -150,7 +150,6 @@ def test_mistakes_in_experiments(text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_a_strategy_without_cutoffs_refuses_a_cutoffs_file(tmp_path: Path) -> None:
-    spec = experiment('[strategy]\nname = "median"\n')
-    with pytest.raises(SpecError, match="does not take a cutoffs file"):
-        with_cutoffs(spec, read_cutoffs(cutoffs_file(tmp_path / "c.json", [])))
+def test_cutoffs_make_fedavg_cutoff_and_leave_other_strategies_their_name() -> None:
+    for name, becomes in (("fedavg", "cutoff"), ("fedprox", "fedprox")):
+        assert with_cutoffs(experiment(f'[strategy]\nname = "{name}"\n'), ()).strategy == becomes

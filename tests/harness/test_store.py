@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from harness.store import Store, cut_torn_line, new_run_id, open_for_resume
+from harness.store import Checkpoint, Store, cut_torn_line, new_run_id, open_for_resume
 from profiler.errors import PreconditionError, ResultsError, SpecError
 from profiler.records import Row, encode_line, read_lines
 
@@ -116,16 +116,18 @@ def test_what_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
 def test_checkpoints_come_back_exactly(store: Store) -> None:
     arrays = [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(7, dtype=np.int64)]
     assert store.read_checkpoint("t1", arrays) is None
-    store.write_checkpoint("t1", 3, arrays)
-    round_, read = store.read_checkpoint("t1", arrays) or (0, [])
-    assert round_ == 3
-    for before, after in zip(arrays, read, strict=True):
+    state = [np.ones((2, 3))]
+    store.write_checkpoint("t1", Checkpoint(3, arrays, state))
+    read = store.read_checkpoint("t1", arrays)
+    assert read is not None
+    assert read.round == 3
+    for before, after in zip([*arrays, *state], [*read.arrays, *read.state], strict=True):
         np.testing.assert_array_equal(before, after)
         assert before.dtype == after.dtype
 
 
 def test_a_checkpoint_of_another_model_or_a_broken_one_is_refused(store: Store) -> None:
-    store.write_checkpoint("t1", 1, [np.zeros(3)])
+    store.write_checkpoint("t1", Checkpoint(1, [np.zeros(3)]))
     with pytest.raises(PreconditionError, match="another model"):
         store.read_checkpoint("t1", [np.zeros(4)])
     (store.folder / "checkpoints" / "t1.npz").write_bytes(b"PK not a zip")
