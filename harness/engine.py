@@ -49,7 +49,7 @@ class RunSpec:
 
 
 class Engine:
-    """One run over one store. `done` is what an earlier attempt has left."""
+    """One run over one store. `done` is what an earlier attempt has left, `root` where this host is described from."""
 
     def __init__(
         self,
@@ -60,6 +60,8 @@ class Engine:
         clock: Clock,
         progress: Progress,
         done: Done,
+        *,
+        root: Path = Path("/"),
     ) -> None:
         self._spec = spec
         self._workload = workload
@@ -68,6 +70,7 @@ class Engine:
         self._clock = clock
         self._progress = progress
         self.done = done
+        self._root = root
         self._devices = {device.id: device for device in spec.devices}
         self._shared = frozenset(device.id for device in spec.devices if launcher_class(device.launcher).shares_host)
         self._server = Server(spec.fleet.address, describe=self._describe)
@@ -129,9 +132,11 @@ class Engine:
         if idle_s > 0:
             self._progress.say(f"all clients have joined; measuring idle power for {idle_s:g} s")
             await self._meter.measure_idle(idle_s)
-        self._store.write_device("host", {**host_facts(), **self._meter.facts()})
+        self._store.write_device("host", {**host_facts(self._root), **self._meter.facts()})
+        told = {proxy.info.device: proxy.info.properties for proxy in self._server.proxies()}
         for device in self._devices.values():
-            self._store.write_device(device.id, device_facts(device, sessions[device.id].facts))
+            facts = device_facts(device, sessions[device.id].facts, told.get(device.id, {}))
+            self._store.write_device(device.id, facts)
 
     async def _restart_dead(self, sessions: Sessions, task: Task) -> None:
         """A client that died in an earlier task gets another chance; without it, the task goes on with the rest."""
