@@ -27,7 +27,7 @@ from fl.wire.measurement import RECORD_KEY, encode_spans
 from fl.workload import NumPyClient
 from profiler.clock import Clock
 from profiler.errors import UsageError, WireError
-from profiler.machine import machine_facts
+from profiler.machine_facts import machine_facts
 from profiler.records import SpanRecord
 from profiler.span import Profiler, Sink, Span
 

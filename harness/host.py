@@ -19,7 +19,7 @@ import psutil
 from fl.instrument import DEVICE_PREFIX
 from harness.device import DeviceSpec
 from profiler.files import printable
-from profiler.machine import machine_facts
+from profiler.machine_facts import machine_facts
 
 _TOLD_NAME = re.compile(rf"{re.escape(DEVICE_PREFIX)}[A-Za-z0-9_@.-]{{1,64}}")
 _MAX_TOLD, _MAX_TOLD_CHARS = 400, 200

@@ -24,7 +24,7 @@ from harness.store import Store
 from harness.summary import summary_json
 from profiler.clock import SystemClock
 from profiler.errors import FedmeterError, PreconditionError, UsageError
-from profiler.machine import machine_facts
+from profiler.machine_facts import machine_facts
 
 EXIT_OK, EXIT_FAILURES, EXIT_PRECONDITION, EXIT_INTERRUPTED = 0, 1, 3, 130
 

@@ -58,3 +58,11 @@ def cell(path: Path) -> int | None:
     """
     content = head(path, 8)
     return int.from_bytes(content, "big") if content is not None and len(content) == 4 else None
+
+
+def folders(folder: Path, pattern: str) -> list[Path]:
+    """What matches below a folder, in the order of its numbers: policy10 comes after policy9."""
+    try:
+        return sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
+    except OSError:
+        return []

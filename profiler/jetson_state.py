@@ -14,8 +14,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from profiler.files import integer, line, printable, text
-from profiler.sensor import sys_dir
+from profiler.files import folders, integer, line, printable, text
 
 Fact = str | int | float | bool
 Facts = dict[str, Fact]
@@ -31,8 +30,8 @@ _WORD = re.compile(r"[a-z0-9]{1,32}")
 _END_OF_NAME = frozenset({"developer", "engineering", "reference", "module", "kit", "with", "dev"})
 
 
-def jetson_facts(root: Path) -> Facts:
-    """What is known of a Jetson below `root`; empty on any other machine. Never raises.
+def jetson_facts(root: Path, sys_: Path) -> Facts:
+    """What is known of a Jetson below `root`, whose sysfs is `sys_`; empty on any other machine. Never raises.
 
     `l4t` (36.4.3), `power_mode` (15W) and `power_mode_id`, `emc.now_hz`, `emc.min_hz`, `emc.max_hz`, `emc.cap_hz`,
     `emc.is_locked`, `fan.0.pwm` (0..255), `fan.0.rpm`.
@@ -40,7 +39,7 @@ def jetson_facts(root: Path) -> Facts:
     release, mode_id = _l4t(root), _power_mode_id(root)
     if release is None and mode_id is None:
         return {}
-    emc = sys_dir(root) / "kernel/debug/bpmp/debug/clk/emc"
+    emc = sys_ / "kernel/debug/bpmp/debug/clk/emc"
     is_locked = integer(emc / "mrq_rate_locked")
     facts: dict[str, Fact | None] = {
         "l4t": release,
@@ -49,9 +48,9 @@ def jetson_facts(root: Path) -> Facts:
         "emc.now_hz": integer(emc / "rate"),
         "emc.min_hz": integer(emc / "min_rate"),
         "emc.max_hz": integer(emc / "max_rate"),
-        "emc.cap_hz": _emc_cap_hz(sys_dir(root) / "kernel"),
+        "emc.cap_hz": _emc_cap_hz(sys_ / "kernel"),
         "emc.is_locked": None if is_locked is None else is_locked != 0,
-        **_fans(sys_dir(root)),
+        **_fans(sys_),
     }
     return {name: value for name, value in facts.items() if value is not None}
 
@@ -91,12 +90,12 @@ def _emc_cap_hz(kernel: Path) -> int | None:
 def _fans(sys_: Path) -> Facts:
     """A fan is a hwmon device called pwmfan (JetPack 5 and later), or `/sys/devices/pwm-fan` (JetPack 4)."""
     facts: Facts = {}
-    folders = [folder for folder in sorted((sys_ / "class/hwmon").glob("hwmon*")) if line(folder / "name") == "pwmfan"]
-    for n, folder in enumerate(folders[:_MAX_FANS]):
+    fans = [folder for folder in folders(sys_ / "class/hwmon", "hwmon*") if line(folder / "name") == "pwmfan"]
+    for n, folder in enumerate(fans[:_MAX_FANS]):
         for name, value in (("pwm", integer(folder / "pwm1")), ("rpm", integer(folder / "fan1_input"))):
             if value is not None:
                 facts[f"fan.{n}.{name}"] = value
-    pwm = None if folders else integer(sys_ / "devices/pwm-fan/cur_pwm")
+    pwm = None if fans else integer(sys_ / "devices/pwm-fan/cur_pwm")
     return facts if pwm is None else {"fan.0.pwm": pwm}
 
 

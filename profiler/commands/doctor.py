@@ -14,7 +14,7 @@ from profiler.commands.common import DEFAULT_RATE_HZ, add_root, ask
 from profiler.commands.figures import aligned, plain, with_error
 from profiler.errors import SensorError
 from profiler.jetson_state import Facts, power_mode_lines
-from profiler.machine import machine_facts
+from profiler.machine_facts import machine_facts
 from profiler.quantities import EnergyReading, Rail, RailKind
 from profiler.sampler import Sampler
 from profiler.sensor import Available, Probe, Sensor, best

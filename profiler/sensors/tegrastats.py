@@ -110,7 +110,7 @@ class TegrastatsStream:
         if board is None:
             return Unavailable(UNKNOWN_BOARD.format(labels=", ".join(labels)), SAY_WHICH)
         self._labels = labels
-        rails = tuple(_rail(label, board, self._interval_s) for label in labels)
+        rails = tuple(rail_of_line(label, board, self._interval_s) for label in labels)
         notes = f"{board.name}, out of tegrastats; the carrier board is not in the total"
         return Available(rails, board.total, Scope.MODULE, Provenance.INTEGRATED, notes, same_as="jetson")
 
@@ -329,7 +329,7 @@ def _checked(interval_s: float) -> float:
     return interval_s
 
 
-def _rail(label: str, board: Board, interval_s: float) -> Rail:
+def rail_of_line(label: str, board: Board, interval_s: float) -> Rail:
     """Lines say nothing of shunts and voltages: both are the board's, but that a rail named 5V has 5 V."""
     known = limits(INA3221, board.shunt_ohm, min(board.bus_v, _BUS_5V if "5V" in label else board.bus_v))
     return Rail(

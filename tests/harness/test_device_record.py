@@ -17,7 +17,7 @@ from fl.server import Server
 from harness.device import DeviceSpec
 from harness.host import device_facts, host_facts, told_facts
 from harness.store import Store
-from profiler.machine import machine_facts
+from profiler.machine_facts import machine_facts
 from tests.fixtures.machine import build_orin_nano
 from tests.fl.clients import Unruly
 from tests.harness.running import Bench

@@ -167,3 +167,18 @@ def test_a_reading_is_stamped_with_the_middle_of_its_time(tmp_path: Path) -> Non
         before_ns = clock.monotonic_ns()
         sample = sampler.sample_now()
     assert sample.t_ns - before_ns == pytest.approx(20e6, abs=1)
+
+
+@pytest.mark.parametrize("label", ["SYNC_NC", "NC_5V", "VDD_NC"])
+def test_a_label_with_nc_in_it_is_a_rail(tmp_path: Path, label: str) -> None:
+    """jtop leaves out every rail whose label contains NC."""
+    chip = FakeChip("1-0040", (FakeRail("VDD_IN", 5000, 1000), FakeRail(label, 5000, 200), FakeRail("NC", 0, 0)))
+    build_jetson(tmp_path, FakeBoard("", "hwmon", (chip,), (), 0.0))
+    assert read_w(tmp_path) == {"VDD_IN": 5.0, label: 1.0}
+
+
+def test_the_product_is_power_where_there_is_no_file_of_it(tmp_path: Path) -> None:
+    """JetPack 5 and later have none, and a file that is called so is not the driver's."""
+    tree = build_jetson(tmp_path, ORIN_NANO)
+    (tree.files["VDD_IN", "voltage"].parent / "power1_input").write_text("99000000\n")
+    assert read_w(tmp_path)["VDD_IN"] == 4.56

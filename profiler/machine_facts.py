@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from profiler.files import head, integer, line, printable, text
+from profiler.files import folders, head, integer, line, printable, text
 from profiler.jetson_state import Fact, Facts, jetson_facts
 from profiler.sensor import sys_dir
 
@@ -51,7 +51,10 @@ def machine_facts(root: Path = Path("/")) -> Facts:
     `clocks_pinned`: every CPU and GPU is kept at one frequency, as `jetson_clocks` does. Temperatures are
     `temperature.<zone>_c`.
     """
-    sys_ = sys_dir(root)
+    try:
+        sys_ = sys_dir(root)
+    except OSError:  # a root that may not be entered; then nothing below it can be read either
+        sys_ = root / "sys"
     cpus, gpus = _cpu_clocks(sys_), _gpu_clocks(sys_)
     facts: dict[str, Fact | None] = {
         "system": platform.system(),
@@ -59,18 +62,18 @@ def machine_facts(root: Path = Path("/")) -> Facts:
         "machine": platform.machine(),
         "python": platform.python_version(),
         "os": _os_name(root),
-        "model": _model(root),
+        "model": _model(root, sys_),
         "cpu_model": _cpu_model(root),
         "memory_bytes": _memory_bytes(root),
         "cpus_online": line(sys_ / "devices/system/cpu/online"),
         "governor": line(sys_ / "devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "virtual_machine": _virtual_machine(root),
+        "virtual_machine": _virtual_machine(root, sys_),
         "container": _container(root),
         **_numbered("cpufreq", cpus),
         **_numbered("gpu", gpus),
         "clocks_pinned": all(clock.is_pinned for clock in (*cpus, *gpus)) if cpus and gpus else None,
         **_temperatures(sys_),
-        **jetson_facts(root),
+        **jetson_facts(root, sys_),
     }
     return {name: value for name, value in facts.items() if value is not None and value != ""}
 
@@ -104,7 +107,7 @@ def _numbered(kind: str, clocks: Sequence[_Clock]) -> dict[str, Fact | None]:
 def _cpu_clocks(sys_: Path) -> list[_Clock]:
     """Policies with the same governor and limits as one: a server has one policy a CPU."""
     groups: dict[tuple[str | None, int | None, int | None], tuple[list[int], list[int]]] = {}
-    for policy in _folders(sys_ / "devices/system/cpu/cpufreq", "policy*"):
+    for policy in folders(sys_ / "devices/system/cpu/cpufreq", "policy*"):
         low_khz, high_khz = integer(policy / "scaling_min_freq"), integer(policy / "scaling_max_freq")
         cpus, now_khz = groups.setdefault((line(policy / "scaling_governor"), low_khz, high_khz), ([], []))
         cpus += [int(cpu) for cpu in (line(policy / "affected_cpus") or "").split() if cpu.isdigit()]
@@ -142,23 +145,15 @@ def _gpu_clocks(sys_: Path) -> list[_Clock]:
             integer(folder / "max_freq"),
             integer(folder / "cur_freq"),
         )
-        for folder in _folders(sys_ / "class/devfreq", "*")
+        for folder in folders(sys_ / "class/devfreq", "*")
         if _GPU.search(folder.name) and len(folder.name) <= 64
     ]
-
-
-def _folders(folder: Path, pattern: str) -> list[Path]:
-    """In the order of their numbers: policy10 comes after policy9."""
-    try:
-        return sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
-    except OSError:
-        return []
 
 
 def _temperatures(sys_: Path) -> Facts:
     """Every thermal zone by its type (m°C in sysfs). A zone that is off answers EAGAIN and is left out."""
     facts: Facts = {}
-    for zone in _folders(sys_ / "class/thermal", "thermal_zone*")[:_MAX_ZONES]:
+    for zone in folders(sys_ / "class/thermal", "thermal_zone*")[:_MAX_ZONES]:
         kind, milli = line(zone / "type"), integer(zone / "temp")
         if kind is None or kind == _DUMMY_ZONE or milli is None or not _PLAUSIBLE_C[0] < milli / 1e3 < _PLAUSIBLE_C[1]:
             continue
@@ -176,12 +171,12 @@ def _os_name(root: Path) -> str | None:
     return None
 
 
-def _model(root: Path) -> str | None:
+def _model(root: Path, sys_: Path) -> str | None:
     """The board out of the device tree, else maker and product out of the firmware's tables (DMI)."""
     board = line(root / "proc/device-tree/model")
     if board is not None:
         return board
-    dmi = sys_dir(root) / "class/dmi/id"
+    dmi = sys_ / "class/dmi/id"
     names = [name for name in (line(dmi / "sys_vendor"), line(dmi / "product_name")) if name]
     return " ".join(names) or None
 
@@ -200,9 +195,9 @@ def _memory_bytes(root: Path) -> int | None:
     return int(match[1]) * 1024 if match else None
 
 
-def _virtual_machine(root: Path) -> str | None:
+def _virtual_machine(root: Path, sys_: Path) -> str | None:
     """Whose virtual machine this is; `unknown` where the CPU says that there is one; None where nothing says so."""
-    dmi = sys_dir(root) / "class/dmi/id"
+    dmi = sys_ / "class/dmi/id"
     for name in ("product_name", "sys_vendor", "board_vendor", "bios_vendor"):
         said = line(dmi / name) or ""
         for maker, kind in _MAKERS.items():
@@ -211,9 +206,7 @@ def _virtual_machine(root: Path) -> str | None:
     if (line(dmi / "sys_vendor"), line(dmi / "product_name")) == ("Microsoft Corporation", "Virtual Machine"):
         return "microsoft"
     flags = re.search(r"^flags\s*:(.*)$", text(root / "proc/cpuinfo", _MAX_CPUINFO_BYTES) or "", re.MULTILINE)
-    return line(sys_dir(root) / "hypervisor/type") or (
-        "unknown" if flags and "hypervisor" in flags[1].split() else None
-    )
+    return line(sys_ / "hypervisor/type") or ("unknown" if flags and "hypervisor" in flags[1].split() else None)
 
 
 def _container(root: Path) -> str | None:

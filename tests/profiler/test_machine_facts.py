@@ -4,14 +4,16 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from profiler.jetson_state import Facts, processor_label
-from profiler.machine import machine_facts, ranges
+from profiler.machine_facts import machine_facts, ranges
 from tests.fixtures.machine import NVPMODEL_CONF, build_laptop, build_orin_nano, write
+from tests.profiler.sensors.test_rapl import as_nobody
 
 OF_THE_PROCESS = {"system", "release", "machine", "python"}
 
@@ -276,7 +278,33 @@ def test_cpus_are_listed_as_the_kernel_does() -> None:
 
 def test_reading_a_machine_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from profiler.machine import machine_facts; machine_facts();"
+        "import sys; from profiler.machine_facts import machine_facts; machine_facts();"
         "sys.exit(any(name in sys.modules for name in ('numpy', 'psutil', 'subprocess', 'importlib.metadata')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_root_that_may_not_be_entered_tells_nothing() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to nobody
+        root = Path(folder)
+        build_orin_nano(root)
+        root.chmod(0)
+        with as_nobody():
+            found = facts(root)
+        root.chmod(0o700)
+    assert found == {}
+
+
+def test_debugfs_is_for_root_and_the_rest_is_not() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        root.chmod(0o755)
+        build_orin_nano(root)
+        debugfs = root / "sys/kernel/debug"
+        debugfs.chmod(0o700 if os.geteuid() == 0 else 0)
+        with as_nobody():
+            found = facts(root)
+        debugfs.chmod(0o700)
+    assert found["emc.cap_hz"] == 2_133_000_000
+    assert not {"emc.now_hz", "emc.is_locked"} & found.keys()
+    assert found["power_mode"] == "15W"
