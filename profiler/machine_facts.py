@@ -71,7 +71,7 @@ def machine_facts(root: Path = Path("/")) -> Facts:
         "container": _container(root),
         **_numbered("cpufreq", cpus),
         **_numbered("gpu", gpus),
-        "clocks_pinned": all(clock.is_pinned for clock in (*cpus, *gpus)) if cpus and gpus else None,
+        "clocks_pinned": _are_pinned(cpus, gpus),
         **_temperatures(sys_),
         **jetson_facts(root, sys_),
     }
@@ -88,9 +88,13 @@ class _Clock:
     max_hz: int | None
     now_hz: int | None
 
-    @property
-    def is_pinned(self) -> bool:
-        return self.min_hz is not None and self.min_hz == self.max_hz
+
+def _are_pinned(cpus: Sequence[_Clock], gpus: Sequence[_Clock]) -> bool | None:
+    """None where there is a limit that nobody tells."""
+    clocks = (*cpus, *gpus)
+    if not cpus or not gpus or any(None in (clock.min_hz, clock.max_hz) for clock in clocks):
+        return None
+    return all(clock.min_hz == clock.max_hz for clock in clocks)
 
 
 def _numbered(kind: str, clocks: Sequence[_Clock]) -> dict[str, Fact | None]:
@@ -139,7 +143,7 @@ def ranges(numbers: Sequence[int]) -> str:
 def _gpu_clocks(sys_: Path) -> list[_Clock]:
     return [
         _Clock(
-            folder.name,
+            printable(folder.name),
             line(folder / "governor"),
             integer(folder / "min_freq"),
             integer(folder / "max_freq"),
