@@ -234,13 +234,13 @@ def _run(arguments: argparse.Namespace) -> None:
     partition = Partition(arguments.partition, arguments.shards, arguments.alpha, arguments.partition_seed)
     client = workload.client(arguments.shard, partition)
     _limit_threads(arguments.threads)
-    samplers = _samplers(Path(arguments.sysfs_root), clock) if arguments.meter == "auto" else ()
+    root = Path(arguments.sysfs_root)
+    samplers = _samplers(root, clock) if arguments.meter == "auto" else ()
     profiler = Profiler(samplers, clock, id_prefix=f"{arguments.device}/{os.getpid()}/")
     start_client(
         arguments.server,
-        client,
+        instrument(client, profiler, root=root),
         device=arguments.device,
-        profiler=profiler,
         root_certificates=arguments.root_certificates,
         max_wait_s=arguments.max_wait,
     )

@@ -4,7 +4,8 @@
 
 Numbers travel as flat numeric metrics that any Flower server can take (`fit.duration_s`, `fit.energy_j`, ...). What is
 not known is absent, never 0. The whole span records travel as one bytes metric, `fedmeter.record`, and only where the
-server asks for it with the config key `telemetry = "full"`: a server that averages every metric fails on bytes.
+server asks for it with the config key `telemetry = "full"`: a server that averages every metric fails on bytes. Asked
+so for its properties, a client tells what its device is and how it is set up: `device.model`, `device.power_mode`, ...
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import operator
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -25,10 +27,12 @@ from fl.wire.measurement import RECORD_KEY, encode_spans
 from fl.workload import NumPyClient
 from profiler.clock import Clock
 from profiler.errors import UsageError, WireError
+from profiler.machine_facts import machine_facts
 from profiler.records import SpanRecord
 from profiler.span import Profiler, Sink, Span
 
 TELEMETRY_KEY = "telemetry"
+DEVICE_PREFIX = "device."
 MAX_WAITING_SPANS = 10_000
 MAX_SENT_SPANS = 128  # with one reply; the rest goes with the next
 
@@ -63,17 +67,23 @@ class Spool:
 class InstrumentedClient:
     """A NumPyClient whose every fit and evaluate is a span with a `StepControl`; made by `instrument`."""
 
-    def __init__(self, client: NumPyClient, profiler: Profiler, spool: Spool) -> None:
+    def __init__(self, client: NumPyClient, profiler: Profiler, spool: Spool, root: Path = Path("/")) -> None:
         self.profiler = profiler
         self.spool = spool
         self._client = client
+        self._root = root
 
     @property
     def clock(self) -> Clock:
         return self.profiler.clock
 
     def get_properties(self, config: Config) -> dict[str, Scalar]:
-        return dict(self._client.get_properties(config))
+        """The client's own, which win, and where the server asked for it what is known of the device."""
+        own = dict(self._client.get_properties(config))
+        return {**self._device_properties(), **own} if config.get(TELEMETRY_KEY) == "full" else own
+
+    def _device_properties(self) -> dict[str, Scalar]:
+        return {f"{DEVICE_PREFIX}{name}": value for name, value in machine_facts(self._root).items()}
 
     def get_parameters(self, config: Config) -> list[Array]:
         return self._client.get_parameters(config)
@@ -123,17 +133,18 @@ class InstrumentedClient:
             flat.update(_flat_keys(phase, span.record, control))
 
 
-def instrument(client: NumPyClient, profiler: Profiler | None = None) -> InstrumentedClient:
+def instrument(client: NumPyClient, profiler: Profiler | None = None, *, root: Path = Path("/")) -> InstrumentedClient:
     """Meter a client. Without a profiler, times and resources are measured and energy is not known.
 
     Every span of the profiler is sent along, also those that user code opens inside its `fit`; a sink that the profiler
-    has already keeps getting them too. Start and stop the profiler yourself.
+    has already keeps getting them too. Start and stop the profiler yourself. `root` is the file system root that the
+    device is described from.
     """
     if profiler is None:
         profiler = Profiler()
     spool = Spool()
     profiler.sink = _tee(profiler.sink, spool.add)
-    return InstrumentedClient(client, profiler, spool)
+    return InstrumentedClient(client, profiler, spool, root)
 
 
 def _tee(first: Sink | None, second: Sink) -> Sink:

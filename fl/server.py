@@ -19,6 +19,7 @@ import grpc.aio
 
 from fl.calls import SharedEncoding
 from fl.grpc_proxy import GrpcProxy, StreamTransport
+from fl.instrument import TELEMETRY_KEY
 from fl.loop import Observer, RoundResult, run_rounds
 from fl.messages import Array, GetParametersIns, GetPropertiesIns, Parameters
 from fl.proxy import ClientInfo, ClientProxy
@@ -39,6 +40,8 @@ LIVENESS_DEADLINE_S = 2.0
 FAREWELL_S = 10.0
 POLL_S = 0.02
 SETTLE_S = 1.0
+
+_ALL_PROPERTIES = GetPropertiesIns({TELEMETRY_KEY: "full"})
 
 _log = logging.getLogger("fl")
 
@@ -193,8 +196,8 @@ class Server:
         """Register a client. Ours is probed first, for what it is and for its clock; others may know only training."""
         if is_ours:
             try:
-                for _ in range(N_PROBES):
-                    answer = await proxy.get_properties(GetPropertiesIns(), PROBE_DEADLINE_S)
+                for question in (_ALL_PROPERTIES, *[GetPropertiesIns()] * (N_PROBES - 1)):
+                    answer = await proxy.get_properties(question, PROBE_DEADLINE_S)
                     proxy.describe(answer.result.properties)
             except ClientFailure as failure:
                 _log.info("probe: %s", failure)

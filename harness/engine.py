@@ -50,7 +50,7 @@ class RunSpec:
 
 
 class Engine:
-    """One run over one store. `done` is what an earlier attempt has left."""
+    """One run over one store. `done` is what an earlier attempt has left, `root` where this host is described from."""
 
     def __init__(
         self,
@@ -61,6 +61,8 @@ class Engine:
         clock: Clock,
         progress: Progress,
         done: Done,
+        *,
+        root: Path = Path("/"),
     ) -> None:
         self._spec = spec
         self._workload = workload
@@ -69,7 +71,9 @@ class Engine:
         self._clock = clock
         self._progress = progress
         self.done = done
+        self._root = root
         self._devices = {device.id: device for device in spec.devices}
+        self._told: dict[str, Mapping[str, object]] = {}  # what clients said of their machines
         self._shared = frozenset(device.id for device in spec.devices if launcher_class(device.launcher).shares_host)
         self._server = Server(spec.fleet.address, describe=self._describe)
 
@@ -134,9 +138,11 @@ class Engine:
             own = [proxy for proxy in proxies if proxy.info.device not in self._shared]
             self._append(await measure_idle(idle_s, phase, self._meter, own, self._clock.wall_time()))
             self._store.sync()
-        self._store.write_device(HOST, {**host_facts(), **self._meter.facts(), **idle_facts(self.done.idle, HOST)})
+        host = {**host_facts(self._root), **self._meter.facts(), **idle_facts(self.done.idle, HOST)}
+        self._store.write_device(HOST, host)
+        self._told.update((proxy.info.device, proxy.info.properties) for proxy in proxies)
         for device in self._devices.values():
-            facts = device_facts(device, sessions[device.id].facts)
+            facts = device_facts(device, sessions[device.id].facts, self._told.get(device.id, {}))
             self._store.write_device(device.id, {**facts, **idle_facts(self.done.idle, device.id)})
 
     async def _restart_dead(self, sessions: Sessions, task: Task) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
-import platform
+import re
 import subprocess
 import sys
 import time
@@ -14,8 +16,13 @@ from typing import Any
 
 import psutil
 
+from fl.instrument import DEVICE_PREFIX
 from harness.device import DeviceSpec
+from profiler.files import printable
+from profiler.machine_facts import machine_facts
 
+_TOLD_NAME = re.compile(rf"{re.escape(DEVICE_PREFIX)}[A-Za-z0-9_@.-]{{1,64}}")
+_MAX_TOLD, _MAX_TOLD_CHARS = 400, 200
 _PACKAGES = ("fedmeter", "grpcio", "numpy", "protobuf", "psutil", "torch")
 
 
@@ -25,18 +32,8 @@ def available_cores() -> int:
 
 
 def host_facts(root: Path = Path("/")) -> dict[str, Any]:
-    """Hardware and operating system. What cannot be read is left out."""
-    facts: dict[str, Any] = {
-        "system": platform.system(),
-        "release": platform.release(),
-        "machine": platform.machine(),
-        "cpu_model": _cpu_model(root),
-        "cores": available_cores(),
-        "memory_bytes": int(psutil.virtual_memory().total),
-        "governor": _first_line(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "python": platform.python_version(),
-    }
-    return {name: value for name, value in facts.items() if value not in (None, "")}
+    """Hardware, operating system and how both are set up. What cannot be read is left out."""
+    return {"memory_bytes": int(psutil.virtual_memory().total), **machine_facts(root), "cores": available_cores()}
 
 
 def process_cpu_s(pid: int) -> float | None:
@@ -56,9 +53,27 @@ def process_cpu_s(pid: int) -> float | None:
     return float(times.user + times.system)
 
 
-def device_facts(device: DeviceSpec, session: Mapping[str, Any]) -> dict[str, Any]:
-    """A device of this host: what the fleet file says, and how it was started."""
-    return {"device": device.id, "processor": device.processor, "shard": device.shard, "host": "host", **session}
+def device_facts(device: DeviceSpec, session: Mapping[str, Any], properties: Mapping[str, object]) -> dict[str, Any]:
+    """A device: what the fleet file says, how it was started, and under `machine` what it told of itself.
+
+    `properties` are those of the client, which came over the network. None stands for a client that told nothing.
+    """
+    entry = {"device": device.id, "processor": device.processor, "shard": device.shard, "host": "host"}
+    return {**entry, **session, "machine": told_facts(properties) or None}
+
+
+def told_facts(properties: Mapping[str, object]) -> dict[str, Any]:
+    """The `device.*` properties of a client, as far as they are sane: names, sizes and numbers are not ours."""
+    facts = {
+        name[len(DEVICE_PREFIX) :]: printable(value, _MAX_TOLD_CHARS) if isinstance(value, str) else value
+        for name, value in properties.items()
+        if _TOLD_NAME.fullmatch(name) and _is_sane(value)
+    }
+    return dict(itertools.islice(sorted(facts.items()), _MAX_TOLD))
+
+
+def _is_sane(value: object) -> bool:
+    return isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
 
 
 def versions() -> dict[str, str]:
@@ -87,19 +102,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _cpu_model(root: Path) -> str | None:
-    try:
-        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor() or None
-    names = [line.partition(":")[2].strip() for line in lines if line.lower().startswith(("model name", "hardware"))]
-    return names[0] if names else platform.processor() or None
-
-
-def _first_line(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()[0].strip()
-    except (OSError, IndexError):
-        return None

@@ -24,6 +24,7 @@ from harness.store import Store
 from harness.summary import summary_json
 from profiler.clock import SystemClock
 from profiler.errors import FedmeterError, PreconditionError, UsageError
+from profiler.machine_facts import machine_facts
 
 EXIT_OK, EXIT_FAILURES, EXIT_PRECONDITION, EXIT_INTERRUPTED = 0, 1, 3, 130
 
@@ -94,7 +95,9 @@ def _main(args: argparse.Namespace) -> int:
     clock = SystemClock()
     probes = probe_sensors(args.sysfs_root, clock)
     if args.check:
-        return EXIT_OK if check(job.spec, probes, as_json=args.json) else EXIT_PRECONDITION
+        return (
+            EXIT_OK if check(job.spec, probes, machine_facts(args.sysfs_root), as_json=args.json) else EXIT_PRECONDITION
+        )
     chosen = choose(probes, [name for device in job.spec.devices for name in device.require])
     meter = HostMeter(probes, chosen, clock, rate_hz=job.spec.fleet.meter_rate_hz)
     progress = Progress(len(job.spec.tasks) - len(job.done.finished), quiet=args.quiet)
@@ -120,7 +123,7 @@ def _store(args: argparse.Namespace, job: Job) -> Store:
         "cores": available_cores(),
         "versions": versions(),
         "git": git_state(Path(__file__)),
-        "host": host_facts(),
+        "host": host_facts(args.sysfs_root),
     }
     rows = [task.row() for task in job.spec.tasks]
     return Store.create(Path(args.output or "results"), run, job.spec.fleet.text, rows)
@@ -129,7 +132,7 @@ def _store(args: argparse.Namespace, job: Job) -> Store:
 def _execute(
     args: argparse.Namespace, job: Job, store: Store, meter: HostMeter, progress: Progress, clock: SystemClock
 ) -> int:
-    engine = Engine(job.spec, job.workload, store, meter, clock, progress, job.done)
+    engine = Engine(job.spec, job.workload, store, meter, clock, progress, job.done, root=args.sysfs_root)
     try:
         asyncio.run(_until_done_or_told(engine))
     except (KeyboardInterrupt, asyncio.CancelledError):

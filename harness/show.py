@@ -17,6 +17,7 @@ from harness.plan import Task
 from harness.summary import summary_rows
 from profiler.clock import SystemClock
 from profiler.errors import PreconditionError
+from profiler.jetson_state import Facts, power_mode_lines
 from profiler.sensor import Probe
 
 
@@ -100,8 +101,8 @@ def show_plan(spec: RunSpec, *, as_json: bool) -> None:
     print(tabulate(rows, headers="keys"))
 
 
-def check(spec: RunSpec, probes: list[Probe], *, as_json: bool) -> bool:
-    """Print what probing devices and sensors gave; whether a run could begin."""
+def check(spec: RunSpec, probes: list[Probe], machine: Facts, *, as_json: bool) -> bool:
+    """Print what probing devices and sensors gave; whether a run could begin. `machine` is this host's."""
     required = {name for device in spec.devices for name in device.require}
     chosen, problem = None, ""
     try:
@@ -116,12 +117,15 @@ def check(spec: RunSpec, probes: list[Probe], *, as_json: bool) -> bool:
     sensors = meter.facts()["sensors"]
     if as_json:
         report = {"devices": devices, "sensors": sensors, "meter": meter.description, "problem": problem or None}
+        report["machine"] = machine
         print(json.dumps(report, indent=2))
     else:
         print(tabulate(devices, headers="keys"))
         print()
         print(tabulate([_sensor_line(sensor) for sensor in sensors], headers="keys"))
         print(f"\nenergy of this host: {meter.description}")
+        for sentence in power_mode_lines(machine):
+            print(sentence)
     if problem:
         print(f"error: {problem}", file=sys.stderr)
     return not problem and all(device["ok"] for device in devices)

@@ -20,13 +20,17 @@ ENTRY_POINT_GROUP = "fedmeter.sensors"
 
 @dataclass(frozen=True, slots=True)
 class Available:
-    """A sensor that can be opened: its rails, and which of them make up the device's total."""
+    """A sensor that can be opened: its rails, and which of them make up the device's total.
+
+    `same_as` names the sensor that reads the same hardware by a better way, where there is one: never both are used.
+    """
 
     rails: tuple[Rail, ...]
     total: tuple[str, ...]
     scope: Scope
     provenance: Provenance
     notes: str = ""
+    same_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from profiler.clock import Clock, SystemClock
 from profiler.commands.common import DEFAULT_RATE_HZ, add_root, ask
 from profiler.commands.figures import aligned, plain, with_error
 from profiler.errors import SensorError
+from profiler.jetson_state import Facts, power_mode_lines
+from profiler.machine_facts import machine_facts
 from profiler.quantities import EnergyReading, Rail, RailKind
 from profiler.sampler import Sampler
 from profiler.sensor import Available, Probe, Sensor, best
@@ -45,12 +47,26 @@ def run(options: argparse.Namespace) -> int:
     clock = SystemClock()
     probes = ask(options.sysfs_root, clock)
     used = best(probes)
+    machine = machine_facts(options.sysfs_root)
     rows = [_examined(probe, probe in used, clock) for probe in probes]
-    print(json.dumps({"sensors": rows}, ensure_ascii=False) if options.json else "\n\n".join(map(_text, rows)))
+    if options.json:
+        print(json.dumps({"sensors": rows, "machine": machine}, ensure_ascii=False))
+    else:
+        print("\n\n".join([*_machine_text(machine), *map(_text, rows)]))
     if not used:
         print("\nNo sensor can be used here: energy would be missing.", file=sys.stderr)
         return 3
     return 0
+
+
+def _machine_text(machine: Facts) -> list[str]:
+    """Only where the machine runs in a power mode, which changes every figure below."""
+    lines = power_mode_lines(machine)
+    return (
+        ["\n".join(map(plain, [f"{machine.get('model', 'this Jetson')}:", *(f"  {line}" for line in lines)]))]
+        if lines
+        else []
+    )
 
 
 def _examined(probe: Probe, is_chosen: bool, clock: Clock) -> dict[str, Any]:

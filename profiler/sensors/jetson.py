@@ -3,6 +3,10 @@
 JetPack 4 (L4T r32) has NVIDIA's driver `ina3221x` below iio, with channels 0..2 in mV, mA and mW; JetPack 5 and later
 have the mainline drivers below hwmon (Documentation/hwmon/ina3221.rst and ina238.rst), INA3221 with channels 1..3 in
 mV and mA, without power. Which rails make up the total is in `jetson_boards`.
+
+The resistance of a shunt is in `shuntN_resistor` (uOhm) below hwmon. `ina3221x` does not show it; it has it from the
+device tree, where each channel is a node with `reg` (0..2) and `ti,shunt-resistor-mohm` below that of the chip, which
+sysfs links as `of_node` (nvidia/drivers/staging/iio/meter/ina3221.c of L4T r32, `ina3221_get_platform_data_dt`).
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from pathlib import Path
 
 from profiler.clock import Clock
 from profiler.errors import SensorError
+from profiler.files import cell, head, integer, line, printable, text
 from profiler.quantities import Provenance, Rail, RailKind, Scope
 from profiler.sensor import Available, Unavailable, sys_dir
 from profiler.sensors.jetson_boards import (
@@ -35,12 +40,13 @@ from profiler.sensors.jetson_boards import (
 
 _I2C_DEVICE = re.compile(r"(?P<bus>\d{1,4})-(?P<address>[0-9a-f]{4})")
 _COUNT = re.compile(rb"-?\d{1,10}")
-_MAX_FILE_BYTES = 256
 _MAX_CHIPS = 256
 _MAX_COUNT = 10**9  # 1 kW in uW; no rail of a module comes near
 _MAX_LABEL_CHARS = 64
+_MAX_INTERVAL_MS = 100_000  # 1024 samples of 2 x 8.244 ms on three channels make 51 s
 _CHANNELS = 3
-_MIN_BUS_V = 1.0
+_MIN_BUS_V, _MAX_BUS_V = 1.0, 100.0
+_SHUNT_OHM = (1e-4, 1.0)  # beyond: a mistake in the device tree, from which errors would look small
 
 _NO_CHIP = "neither an INA3221 nor an INA238 below {where}"
 _IS_IT_A_JETSON = (
@@ -92,7 +98,7 @@ class JetsonSensor:
             return Unavailable(f"{error}", _LOOK)
         if not channels:
             return Unavailable(_NO_CHIP.format(where=self._sys), _IS_IT_A_JETSON, is_absent=True)
-        model = _model(self._model_path)
+        model = line(self._model_path) or ""
         labels = [channel.label for channel in channels]
         board = find_board(labels, model)
         if board is None:
@@ -102,6 +108,9 @@ class JetsonSensor:
     def _measured(self, channels: list[_Channel], board: Board, model: str) -> Available | Unavailable:
         """The outcome once every rail was tried. A rail that the total needs must be readable."""
         notes = [f"{board.name}, model {model or 'not said'}", "the carrier board is not in the total"]
+        unknown = [channel.label for channel in channels if channel.shunt_ohm is None]
+        if unknown:
+            notes.append(f"shunt of {', '.join(unknown)} not said, {board.shunt_ohm * 1e3:g} mOhm assumed")
         for channel in channels:
             try:
                 _look(channel)
@@ -245,7 +254,7 @@ def _chip_folders(sys: Path) -> Iterator[tuple[str, Path, str]]:
                 for folder in sorted(device.glob(pattern))[:1]:
                     yield device.name, folder, driver
     for folder in _entries(sys / "class/hwmon"):
-        name = _text(folder / "name")
+        name = line(folder / "name")
         if name in ("ina3221", "ina238"):
             yield _where(folder), folder, name
 
@@ -277,7 +286,21 @@ def _iio_channels(where: str, folder: Path) -> Iterator[_Channel]:
             continue
         mw_path, mv_path, ma_path = (folder / f"in_{what}{n}_input" for what in ("power", "voltage", "current"))
         counts, unit_w = ((mw_path,), 1e-3) if mw_path.exists() else ((mv_path, ma_path), 1e-6)
-        yield _channel(label, INA3221, f"{where}.{n}", counts, unit_w, mv_path, label_path)
+        channel = _channel(label, INA3221, f"{where}.{n}", counts, unit_w, mv_path, label_path)
+        yield replace(channel, shunt_ohm=_shunt_in_tree_ohm(folder.parent / "of_node", n))
+
+
+def _shunt_in_tree_ohm(chip: Path, channel: int) -> float | None:
+    """By `reg`, as the driver does: the names of the nodes need not be in order."""
+    for node in _entries(chip):
+        if cell(node / "reg") == channel:
+            return _shunt_ohm(cell(node / "ti,shunt-resistor-mohm"), 1e-3)
+    return None
+
+
+def _shunt_ohm(count: int | None, unit_ohm: float) -> float | None:
+    """None where there is none, or none that could be meant."""
+    return None if count is None or not _SHUNT_OHM[0] <= count * unit_ohm <= _SHUNT_OHM[1] else count * unit_ohm
 
 
 def _hwmon_channels(where: str, folder: Path) -> Iterator[_Channel]:
@@ -286,64 +309,38 @@ def _hwmon_channels(where: str, folder: Path) -> Iterator[_Channel]:
     for n in range(1, _CHANNELS + 1):
         label_path = folder / f"in{n}_label"
         label = _label(label_path)
-        if label is None or _text(folder / f"in{n}_enable") == "0":
+        if label is None or integer(folder / f"in{n}_enable") == 0:
             continue
         mv_path, ma_path = folder / f"in{n}_input", folder / f"curr{n}_input"
         channel = _channel(label, INA3221, f"{where}.{n}", (mv_path, ma_path), 1e-6, mv_path, label_path)
-        yield replace(channel, shunt_ohm=_micro(folder / f"shunt{n}_resistor"), cycle_s=cycle_s)
+        yield replace(channel, shunt_ohm=_shunt_ohm(integer(folder / f"shunt{n}_resistor"), 1e-6), cycle_s=cycle_s)
 
 
 def _ina238_channel(where: str, folder: Path) -> Iterator[_Channel]:
     """One rail: power1 in uW, or in1 in mV and curr1 in mA. The device tree has the shunt in uOhm, big-endian."""
     uw_path, mv_path, ma_path = folder / "power1_input", folder / "in1_input", folder / "curr1_input"
     counts, unit_w = ((uw_path,), 1e-6) if uw_path.exists() else ((mv_path, ma_path), 1e-6)
-    shunt_uohm = int.from_bytes(_bytes(folder / "device/of_node/shunt-resistor")[:4], "big")
     channel = _channel(INA238_LABEL, INA238, where, counts, unit_w, mv_path, folder / "name")
-    yield replace(channel, shunt_ohm=shunt_uohm / 1e6 or None)
+    yield replace(channel, shunt_ohm=_shunt_ohm(cell(folder / "device/of_node/shunt-resistor"), 1e-6))
 
 
 def _channel(
     label: str, chip: Chip, where: str, counts: tuple[Path, ...], unit_w: float, bus_mv_path: Path, text_path: Path
 ) -> _Channel:
-    has_newlines = _bytes(text_path).endswith(b"\n")  # a kernel's files all have, those of a bare copy may not
+    has_newlines = (head(text_path) or b"").endswith(b"\n")  # a kernel's files all have, those of a bare copy may not
     return _Channel(label, chip, where, counts, unit_w, bus_mv_path, None, chip.cycle_s, has_newlines)
 
 
 def _label(path: Path) -> str | None:
     """None for a channel without a rail. What cannot be printed is replaced: labels go to terminals."""
-    text = "".join(char if char.isprintable() else "?" for char in _text(path)[:_MAX_LABEL_CHARS])
-    return None if text in ("", NOT_CONNECTED) else text
+    label = printable(text(path) or "", _MAX_LABEL_CHARS)
+    return None if label in ("", NOT_CONNECTED) else label
 
 
 def _cycle_s(folder: Path) -> float:
     """Time between two conversions of a channel: root may have set averaging, which `update_interval` (ms) includes."""
-    interval_s = (_micro(folder / "update_interval") or 0.0) * 1e3
-    return max(INA3221.cycle_s, interval_s)
-
-
-def _micro(path: Path) -> float | None:
-    """A millionth of the positive whole number in a file, or None."""
-    text = _text(path)
-    return int(text) / 1e6 if text.isdigit() and 0 < int(text) <= _MAX_COUNT else None
-
-
-def _model(path: Path) -> str:
-    """Name of the board from the device tree, which ends it with a NUL."""
-    text = _text(path).rstrip("\0")
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
-def _text(path: Path) -> str:
-    return _bytes(path).decode("ascii", errors="replace").strip()
-
-
-def _bytes(path: Path) -> bytes:
-    """The beginning of a file; nothing where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return file.read(_MAX_FILE_BYTES)
-    except OSError:
-        return b""
+    interval_ms = integer(folder / "update_interval") or 0
+    return max(INA3221.cycle_s, interval_ms / 1e3 if interval_ms <= _MAX_INTERVAL_MS else 0.0)
 
 
 def _duration_s(channel: _Channel) -> float:
@@ -373,6 +370,5 @@ def _bus_v(channel: _Channel) -> float | None:
 
     None where it cannot be read or the rail is off: limits of 0 V would hold for no load that it has later.
     """
-    text = _text(channel.bus_mv_path)
-    volts = round(int(text) / 1e3, 1) if text.isdigit() and len(text) <= 6 else 0.0
-    return volts if volts >= _MIN_BUS_V else None
+    volts = round((integer(channel.bus_mv_path) or 0) / 1e3, 1)
+    return volts if _MIN_BUS_V <= volts <= _MAX_BUS_V else None

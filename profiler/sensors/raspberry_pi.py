@@ -14,6 +14,7 @@ from pathlib import Path
 
 from profiler.clock import Clock
 from profiler.errors import SensorError
+from profiler.files import printable, text
 from profiler.quantities import Provenance, Rail, RailKind, Scope
 from profiler.sensor import Available, Unavailable
 
@@ -62,9 +63,10 @@ class RaspberryPiSensor:
 
     def probe(self) -> Available | Unavailable:
         path = self._root / "proc/device-tree/model"
-        model = _model(path)
-        if model is None:
+        said = text(path)
+        if said is None:
             return Unavailable(f"this is no Raspberry Pi: there is no {path} to read", _OTHER_METER, is_absent=True)
+        model = printable(said.rstrip("\0\n"))  # a device tree's strings end with a zero byte
         if not _MODEL.fullmatch(model):
             return Unavailable(
                 f"{model} has no chip that measures its power; a Raspberry Pi 5 has", _OTHER_METER, is_absent=True
@@ -140,15 +142,6 @@ def parse_adc(output: bytes) -> dict[str, tuple[float, float]]:
     if alone:
         raise ValueError(f"pmic_read_adc gives a current but no volts of {', '.join(alone)}")
     return {name: (current_a, volts[name]) for name, current_a in amps.items()}
-
-
-def _model(path: Path) -> str | None:
-    """A device tree's strings end with a zero byte."""
-    try:
-        with path.open("rb") as file:
-            return file.read(256).decode("ascii", errors="replace").rstrip("\0\n")
-    except OSError:
-        return None
 
 
 def _rail(name: str, volts: float) -> Rail:

@@ -23,13 +23,13 @@ from profiler.sensors.jetson import JetsonSensor
 from profiler.sensors.rapl import RaplSensor
 from profiler.sensors.raspberry_pi import RaspberryPiSensor
 from profiler.sensors.replay import ReplaySensor, write_trace
-from profiler.sensors.tegrastats import TegrastatsSensor
+from profiler.sensors.tegrastats import TegrastatsSensor, TegrastatsStream
 from tests.fixtures.jetson import BOARDS, build_jetson
 from tests.fixtures.meters import build_stream
 from tests.fixtures.power_supply import laptop, phone
 from tests.fixtures.powercap import build_tree
 from tests.fixtures.raspberry_pi import PMIC, model
-from tests.fixtures.tegrastats import tegrastats_of_log
+from tests.fixtures.tegrastats import tegrastats_of_log, tegrastats_program
 from tests.profiler.rails import counter_rail, power_rail
 
 PROC_STAT = """cpu  1000 20 300 5000 10 5 15 40 200 0
@@ -112,7 +112,8 @@ CASES = {
     "jetson iio": Case(_jetson("TX2"), JetsonSensor),
     "jetson hwmon": Case(_jetson("AGX Orin"), JetsonSensor),
     "jetson ina238": Case(_jetson("Thor"), JetsonSensor),
-    "tegrastats": Case(tegrastats_of_log, lambda root, clock: TegrastatsSensor(BytesIO(), clock)),
+    "tegrastats": Case(tegrastats_program, TegrastatsSensor),
+    "tegrastats stream": Case(tegrastats_of_log, lambda root, clock: TegrastatsStream(BytesIO(), clock)),
     "cpu_model": Case(_cpu_model, CpuModelSensor),
     "cpu_model process": Case(_cpu_model_of_process, CpuModelSensor),
     "replay": Case(_replay, lambda root, clock: ReplaySensor(root / "none.jsonl", clock)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import socket
 import statistics
@@ -212,6 +213,14 @@ def test_ctrl_c_stops_in_order(bench: Bench) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids.values())
     assert not (bench.run_folders()[0] / "end.json").exists()
     assert bench.records("round")
+
+
+def test_every_client_tells_what_it_runs_on(job: MainJob) -> None:
+    """The clients are told nothing of the run's --sysfs-root: they describe the machine they run on."""
+    for device in ("fast", "slow"):
+        told = job.bench.device_file(device)["machine"]
+        assert (told["release"], told["machine"]) == (platform.release(), platform.machine())
+        assert told["memory_bytes"] > 2**20
 
 
 @pytest.fixture

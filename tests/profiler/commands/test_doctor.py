@@ -11,6 +11,7 @@ from profiler.commands.doctor import tried
 from profiler.errors import SensorError
 from profiler.sensor import Unavailable
 from profiler.sensors.fake import FakeSensor
+from tests.fixtures.machine import build_orin_nano
 from tests.fixtures.powercap import Driver, build_tree
 from tests.profiler.commands.running import environment, finish
 from tests.profiler.rails import counter_rail, power_rail
@@ -81,3 +82,16 @@ def test_a_sensor_that_cannot_be_opened_is_said_to_be_so() -> None:
     sensor = FakeSensor([counter_rail()], lambda t_s: [t_s], SystemClock(), unavailable=Unavailable("a", "do b"))
     with pytest.raises(SensorError, match="do b"):
         tried(sensor, SystemClock())
+
+
+def test_the_power_mode_comes_first_and_brings_a_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_orin_nano(tmp_path, mode="pmode:0009")
+    main(["doctor", "--sysfs-root", str(tmp_path)])
+    first = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert first == [
+        "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super:",
+        "  power mode: of no name that /etc/nvpmodel.conf tells (id 9), clocks free to change",
+    ]
+    (tmp_path / "var/lib/nvpmodel/status").write_text("pmode:0001\n")
+    main(["doctor", "--sysfs-root", str(tmp_path), "--json"])
+    assert json.loads(capsys.readouterr().out)["machine"]["power_mode"] == "25W"

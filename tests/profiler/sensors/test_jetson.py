@@ -16,6 +16,7 @@ from profiler.sensor import Available, Unavailable
 from profiler.sensors.jetson import JetsonSensor
 from profiler.sensors.jetson_boards import INA3221, find_board, limits
 from tests.fixtures.jetson import (
+    AGX_ORIN_INDUSTRIAL,
     BOARDS,
     HWMON_XAVIER_NX,
     IIO_AGX_XAVIER,
@@ -28,7 +29,12 @@ from tests.profiler.sensors.test_rapl import as_nobody
 
 ORIN_NANO = BOARDS["Orin Nano"]
 BY_DRIVER = "sys/bus/i2c/drivers/ina3221/1-0040"
-ALL_LAYOUTS = {**BOARDS, "AGX Xavier, JetPack 4": IIO_AGX_XAVIER, "Xavier NX, JetPack 5": HWMON_XAVIER_NX}
+ALL_LAYOUTS = {
+    **BOARDS,
+    "AGX Xavier, JetPack 4": IIO_AGX_XAVIER,
+    "Xavier NX, JetPack 5": HWMON_XAVIER_NX,
+    "AGX Orin Industrial": AGX_ORIN_INDUSTRIAL,
+}
 
 
 def probe(root: Path) -> Available:
@@ -379,7 +385,7 @@ def test_limits_of_a_rail_come_from_its_shunt_and_its_voltage(tmp_path: Path) ->
     assert by_name["VIN_SYS_5V0"].offset_err_w == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize("content", ["", "0\n", "-5\n", "five\n"])
+@pytest.mark.parametrize("content", ["", "0\n", "-5\n", "five\n", "4294967295\n", "50\n"])
 def test_a_senseless_shunt_is_replaced_by_the_boards(tmp_path: Path, content: str) -> None:
     tree = build_jetson(tmp_path, ORIN_NANO)
     tree.files["VDD_IN", "voltage"].with_name("shunt1_resistor").write_text(content)

@@ -13,7 +13,7 @@ from profiler.clock import FakeClock
 from profiler.errors import SensorError
 from profiler.quantities import Provenance, Scope
 from profiler.sensor import Available, Unavailable
-from profiler.sensors.tegrastats import TegrastatsSensor, parse_line
+from profiler.sensors.tegrastats import TegrastatsStream, parse_line
 from tests.fixtures.tegrastats import AGX_ORIN, NANO_JP4, ORIN_NANO_JP6
 
 
@@ -39,15 +39,15 @@ def pipe() -> Iterator[Pipe]:
     os.close(pipe.writing)
 
 
-def available(sensor: TegrastatsSensor) -> Available:
+def available(sensor: TegrastatsStream) -> Available:
     outcome = sensor.probe()
     assert isinstance(outcome, Available), outcome
     return outcome
 
 
-def opened(pipe: Pipe, clock: FakeClock, line: str = ORIN_NANO_JP6) -> TegrastatsSensor:
+def opened(pipe: Pipe, clock: FakeClock, line: str = ORIN_NANO_JP6) -> TegrastatsStream:
     pipe.say(f"{line}\n")
-    sensor = TegrastatsSensor(pipe, clock)
+    sensor = TegrastatsStream(pipe, clock)
     sensor.open()
     return sensor
 
@@ -114,7 +114,7 @@ def test_a_file_of_lines_gives_its_last_whole_one(tmp_path: Path) -> None:
     path = tmp_path / "tegrastats.log"
     path.write_text(f"{NANO_JP4}\n{NANO_JP4.replace('933/933', '1200/933')}\n{NANO_JP4[:-20]}")
     with path.open("rb") as stream:
-        sensor = TegrastatsSensor(stream, FakeClock())
+        sensor = TegrastatsStream(stream, FakeClock())
         sensor.open()
         assert sensor.read() == [1.2, 0.0, 0.084]
         with path.open("a") as more:
@@ -172,7 +172,7 @@ def test_a_line_without_end_is_left_out_whole(pipe: Pipe) -> None:
 
 def test_rails_name_their_parents_and_their_age(pipe: Pipe) -> None:
     pipe.say(f"{AGX_ORIN}\n")
-    sensor = TegrastatsSensor(pipe, FakeClock(), interval_s=1.0)
+    sensor = TegrastatsStream(pipe, FakeClock(), interval_s=1.0)
     by_name = {rail.name: rail for rail in available(sensor).rails}
     assert by_name["VDDQ_VDD2_1V8AO"].parent == "VIN_SYS_5V0"
     assert by_name["VDD_GPU_SOC"].edge_jitter_s > 1.0
@@ -181,7 +181,7 @@ def test_rails_name_their_parents_and_their_age(pipe: Pipe) -> None:
 
 
 def test_without_a_line_it_says_how_to_start(pipe: Pipe) -> None:
-    sensor = TegrastatsSensor(pipe, FakeClock())
+    sensor = TegrastatsStream(pipe, FakeClock())
     outcome = sensor.probe()
     assert isinstance(outcome, Unavailable)
     assert "--interval" in outcome.remedy
@@ -194,7 +194,7 @@ def test_without_a_line_it_says_how_to_start(pipe: Pipe) -> None:
 
 def test_an_unknown_board_names_its_rails(pipe: Pipe) -> None:
     pipe.say("VDD_A 1mW/1mW VDD_B 2mW/2mW\n")
-    outcome = TegrastatsSensor(pipe, FakeClock()).probe()
+    outcome = TegrastatsStream(pipe, FakeClock()).probe()
     assert isinstance(outcome, Unavailable)
     assert "VDD_A, VDD_B" in outcome.reason
 
@@ -204,8 +204,8 @@ def test_a_stream_that_is_closed_or_has_no_descriptor_is_a_reason(tmp_path: Path
     path.write_text(f"{NANO_JP4}\n")
     with path.open("rb") as stream:
         pass
-    assert isinstance(TegrastatsSensor(stream, FakeClock()).probe(), Unavailable)
-    assert isinstance(TegrastatsSensor(BytesIO(), FakeClock()).probe(), Unavailable)
+    assert isinstance(TegrastatsStream(stream, FakeClock()).probe(), Unavailable)
+    assert isinstance(TegrastatsStream(BytesIO(), FakeClock()).probe(), Unavailable)
 
 
 def test_closing_leaves_the_stream_to_its_owner(pipe: Pipe) -> None:
@@ -221,4 +221,4 @@ def test_closing_leaves_the_stream_to_its_owner(pipe: Pipe) -> None:
 @pytest.mark.parametrize("interval_s", [0.0, -1.0, float("nan"), 4000.0])
 def test_a_senseless_interval_is_refused(pipe: Pipe, interval_s: float) -> None:
     with pytest.raises(ValueError, match="interval_s"):
-        TegrastatsSensor(pipe, FakeClock(), interval_s=interval_s)
+        TegrastatsStream(pipe, FakeClock(), interval_s=interval_s)
