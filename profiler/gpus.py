@@ -140,10 +140,10 @@ class SysfsGpu:
     """A GPU that is part of the processor, as a Jetson's is; below a sysfs folder."""
 
     def __init__(self, sys_: Path) -> None:
-        self._load = next((path for pattern in _LOAD for path in sorted(sys_.glob(pattern))), None)
+        self._load = next((str(path) for pattern in _LOAD for path in sorted(sys_.glob(pattern))), None)
         self._clock = next(_named(sys_.glob("class/devfreq/*"), "cur_freq"), None)
         self._temperatures = tuple(
-            zone / "temp"
+            f"{zone}/temp"
             for zone in sorted(sys_.glob("class/thermal/thermal_zone*"))
             if _GPU.search(sysfs.text(zone / "type", 64) or "")
         )
@@ -159,8 +159,8 @@ class SysfsGpu:
         )
 
 
-def _named(devices: Iterable[Path], file: str) -> Iterator[Path]:
-    return (device / file for device in sorted(devices) if _GPU.search(device.name))
+def _named(devices: Iterable[Path], file: str) -> Iterator[str]:
+    return (f"{device}/{file}" for device in sorted(devices) if _GPU.search(device.name))
 
 
 class Gpus:

@@ -17,6 +17,7 @@ from profiler.sensor import sys_dir
 from profiler.throttling import Throttling, ThrottlingMark
 
 _STATUS_BYTES = 64 * 1024
+_MAX_FILES = 16  # of a kind, evenly spaced among a large machine's: what bounds the cost of an edge
 _PLAUSIBLE_C = (-40.0, 150.0)
 _PROCESSOR_ZONES = ("cpu", "soc", "x86_pkg", "core", "pkg", "mpu", "tj", "gpu")
 _PROCESSOR_CHIPS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "soc_thermal")
@@ -43,8 +44,8 @@ class ResourceReader:
         self._root = root
         self._nvml = nvml
         self._sys = sys_dir(root)
-        self._temperatures: tuple[Path, ...] | None = None
-        self._frequencies: tuple[tuple[Path, int], ...] | None = None
+        self._temperatures: tuple[str, ...] | None = None
+        self._frequencies: tuple[tuple[str, int], ...] | None = None
         self._machine: tuple[Throttling, Gpus] | None = None
 
     def cpu_s(self) -> float:
@@ -81,15 +82,15 @@ class ResourceReader:
     def temperature_c(self) -> float | None:
         """The hottest plausible processor sensor, from thermal zones and hwmon chips (millidegrees in sysfs)."""
         if self._temperatures is None:
-            self._temperatures = tuple(_temperature_files(self._sys))
+            self._temperatures = sysfs.spread(list(_temperature_files(self._sys)), _MAX_FILES)
         degrees_c = [milli / 1000 for path in self._temperatures if (milli := sysfs.number(path)) is not None]
         low_c, high_c = _PLAUSIBLE_C
         return max((degree_c for degree_c in degrees_c if low_c < degree_c < high_c), default=None)
 
     def frequency_hz(self) -> float | None:
-        """The mean clock of all logical CPUs, from cpufreq's policies (kHz in sysfs)."""
+        """The mean clock of the logical CPUs, from cpufreq's policies (kHz in sysfs)."""
         if self._frequencies is None:
-            self._frequencies = tuple(_frequency_files(self._sys))
+            self._frequencies = sysfs.spread(list(_frequency_files(self._sys)), _MAX_FILES)
         told = ((sysfs.number(path), n_cpus) for path, n_cpus in self._frequencies)
         read = [(khz, n_cpus) for khz, n_cpus in told if khz is not None and khz > 0]
         n_all = sum(n_cpus for _, n_cpus in read)
@@ -123,18 +124,18 @@ def _psutil_peak_bytes() -> int | None:
     return int(getattr(memory, "peak_wset", memory.rss))
 
 
-def _temperature_files(sys_: Path) -> Iterable[Path]:
+def _temperature_files(sys_: Path) -> Iterable[str]:
     """Files of processor sensors. A Jetson's PMIC zone says 100 °C for ever, and a battery is no processor."""
     for zone in sorted((sys_ / "class/thermal").glob("thermal_zone*")):
         kind = (sysfs.text(zone / "type") or "").lower()
         if any(word in kind for word in _PROCESSOR_ZONES):
-            yield zone / "temp"
+            yield f"{zone}/temp"
     for chip in sorted((sys_ / "class/hwmon").glob("hwmon*")):
         if (sysfs.text(chip / "name") or "") in _PROCESSOR_CHIPS:
-            yield from sorted(chip.glob("temp*_input"))
+            yield from map(str, sorted(chip.glob("temp*_input")))
 
 
-def _frequency_files(sys_: Path) -> Iterable[tuple[Path, int]]:
+def _frequency_files(sys_: Path) -> Iterable[tuple[str, int]]:
     for policy in sorted((sys_ / "devices/system/cpu/cpufreq").glob("policy*")):
         cpus = (sysfs.text(policy / "affected_cpus") or "").split()
-        yield policy / "scaling_cur_freq", max(1, len(cpus))
+        yield f"{policy}/scaling_cur_freq", max(1, len(cpus))

@@ -20,7 +20,10 @@ from pathlib import Path
 
 from profiler import sysfs
 
-_MAX_FILES = 64  # a kind: what bounds the cost of an edge on a large machine
+# What bounds the cost of an edge on a large machine. Heat of a core that is left out shows in its package's counter.
+_MAX_COUNTERS = 24
+_MAX_COOLERS = 16
+_MAX_ALIKE = 4  # ACPI has a cooling device a CPU, all of which it holds back together
 _COUNTERS = {"core_throttle_count": "cpu_core_heat", "package_throttle_count": "cpu_package_heat"}
 _FIRMWARE = ("devices/platform/soc*/soc*:firmware/get_throttled", "devices/platform/soc*:firmware/get_throttled")
 _PI_FLAGS = ("undervoltage", "frequency_cap", "throttled", "soft_temperature_limit")  # bits 0 to 3
@@ -55,10 +58,10 @@ class Throttling:
     """Looks for its files once, below a sysfs folder; then `mark` at the start of a span and `since` at its end."""
 
     def __init__(self, sys_: Path) -> None:
-        self._counters = tuple(itertools.islice(_counters(sys_), _MAX_FILES))
+        self._counters = tuple(itertools.islice(_counters(sys_), _MAX_COUNTERS))
         firmware = [path for pattern in _FIRMWARE for path in sorted(sys_.glob(pattern))]
         self._firmware = str(firmware[0]) if firmware else None
-        self._coolers = tuple(itertools.islice(_coolers(sys_), _MAX_FILES))
+        self._coolers = sysfs.spread(_coolers(sys_), _MAX_COOLERS)
 
     def mark(self) -> ThrottlingMark:
         return ThrottlingMark(
@@ -106,7 +109,7 @@ def _pi_words(before: int | None, after: int | None) -> set[str] | None:
 
 def _counters(sys_: Path) -> Iterable[_Counter]:
     """One file a package and one a core, packages first: siblings show the same counter."""
-    folders = [path for path in _by_number((sys_ / "devices/system/cpu").glob("cpu[0-9]*"))]
+    folders = list(_by_number((sys_ / "devices/system/cpu").glob("cpu[0-9]*")))
     for name, word in reversed(_COUNTERS.items()):
         seen = set()
         for cpu in folders:
@@ -118,18 +121,21 @@ def _counters(sys_: Path) -> Iterable[_Counter]:
 
 
 def _owner(cpu: Path, name: str) -> tuple[str | int | None, ...]:
-    package = sysfs.number(cpu / "topology/physical_package_id")
-    core = sysfs.number(cpu / "topology/core_id")
+    package = sysfs.number(f"{cpu}/topology/physical_package_id")
+    core = sysfs.number(f"{cpu}/topology/core_id")
     if package is None or core is None:
         return (cpu.name,)
     return (package,) if name.startswith("package") else (package, core)
 
 
-def _coolers(sys_: Path) -> Iterable[_Counter]:
+def _coolers(sys_: Path) -> list[_Counter]:
+    alike: dict[str, list[_Counter]] = {}
     for cooler in _by_number((sys_ / "class/thermal").glob("cooling_device*")):
         kind = sysfs.text(cooler / "type", 64) or ""
         if _SLOWS.fullmatch(kind):
-            yield _Counter(str(cooler / "cur_state"), _UNFIT.sub("_", kind.lower()).strip("_"))
+            word = _UNFIT.sub("_", kind.lower()).strip("_")
+            alike.setdefault(word, []).append(_Counter(f"{cooler}/cur_state", word))
+    return [cooler for coolers in alike.values() for cooler in sysfs.spread(coolers, _MAX_ALIKE)]
 
 
 def _by_number(paths: Iterable[Path]) -> list[Path]:
