@@ -164,5 +164,5 @@ def unsigned(value: Any) -> int | None:
     return number if isinstance(number, int) and number >= 0 else None
 
 
-# nvmlValueType_t. A double is left out: no field that we ask for has ever been one.
-_MEMBERS = {1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
+# nvmlValueType_t. Doubles and shorts are left out: no field that we ask for has ever been one.
+_MEMBERS = {1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal"}
