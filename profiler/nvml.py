@@ -19,6 +19,7 @@ _VENDOR = "0x10de"
 _DISPLAY_CLASS = "0x03"  # a Jetson's PCIe bridges and a graphics card's sound have the same vendor
 
 _INSTALL = "Run pip install 'fedmeter[nvidia]'."
+_REPLACE = "Run pip uninstall pynvml, then pip install --upgrade 'fedmeter[nvidia]'."  # another package, same module
 _DRIVER = "Install NVIDIA's driver; start a container with '--gpus all' (NVIDIA Container Toolkit)."
 _NONE_NEEDED = "Use this sensor on a machine with an NVIDIA GPU and its driver."
 _LOOK = "Look at what 'nvidia-smi' says."
@@ -110,6 +111,9 @@ def find(root: Path) -> Library | Unavailable:
         return Unavailable(f"nvidia-ml-py cannot be imported: {error}", _INSTALL, is_absent=not has_gpu(root))
     if root.resolve() != Path("/"):
         return Unavailable(f"NVML asks this machine, not the one below {root}", _NONE_NEEDED, is_absent=True)
+    lacking = sorted(name for name in vars(Library) if name.startswith("nvml") and not hasattr(library, name))
+    if lacking:
+        return Unavailable(f"the module pynvml is too old: it lacks {lacking[0]}", _REPLACE)
     return cast(Library, library)
 
 

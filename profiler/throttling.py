@@ -40,7 +40,9 @@ _UNFIT = re.compile(r"[^a-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
-class _Counter:
+class _File:
+    """A counter or a state, and the word that it stands for."""
+
     path: str
     word: str
 
@@ -107,7 +109,7 @@ def _pi_words(before: int | None, after: int | None) -> set[str] | None:
     return {word for bit, word in enumerate(_PI_FLAGS) if flags >> bit & 1}
 
 
-def _counters(sys_: Path) -> Iterable[_Counter]:
+def _counters(sys_: Path) -> Iterable[_File]:
     """One file a package and one a core, packages first: siblings show the same counter."""
     folders = list(_by_number((sys_ / "devices/system/cpu").glob("cpu[0-9]*")))
     for name, word in reversed(_COUNTERS.items()):
@@ -117,7 +119,7 @@ def _counters(sys_: Path) -> Iterable[_Counter]:
             path = cpu / "thermal_throttle" / name
             if owner not in seen and os.access(path, os.R_OK):
                 seen.add(owner)
-                yield _Counter(str(path), word)
+                yield _File(str(path), word)
 
 
 def _owner(cpu: Path, name: str) -> tuple[str | int | None, ...]:
@@ -128,13 +130,13 @@ def _owner(cpu: Path, name: str) -> tuple[str | int | None, ...]:
     return (package,) if name.startswith("package") else (package, core)
 
 
-def _coolers(sys_: Path) -> list[_Counter]:
-    alike: dict[str, list[_Counter]] = {}
+def _coolers(sys_: Path) -> list[_File]:
+    alike: dict[str, list[_File]] = {}
     for cooler in _by_number((sys_ / "class/thermal").glob("cooling_device*")):
         kind = sysfs.text(cooler / "type", 64) or ""
         if _SLOWS.fullmatch(kind):
             word = _UNFIT.sub("_", kind.lower()).strip("_")
-            alike.setdefault(word, []).append(_Counter(f"{cooler}/cur_state", word))
+            alike.setdefault(word, []).append(_File(f"{cooler}/cur_state", word))
     return [cooler for coolers in alike.values() for cooler in sysfs.spread(coolers, _MAX_ALIKE)]
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -289,6 +290,14 @@ def test_a_gpu_on_pci_without_bindings_asks_for_them(
     outcome = unavailable(NvmlSensor(tmp_path, FakeClock()))
     assert outcome.is_absent is not is_gpu
     assert ("pip install 'fedmeter[nvidia]'" in outcome.remedy) is is_gpu
+
+
+def test_bindings_that_are_too_old_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", ModuleType("pynvml"))
+    monkeypatch.setattr(nvml_api, "has_gpu", lambda root: True)
+    outcome = unavailable(NvmlSensor(Path("/"), FakeClock()))
+    assert "lacks nvmlDeviceGet" in outcome.reason
+    assert "upgrade" in outcome.remedy
 
 
 def test_a_gpu_that_comes_back_under_another_number_is_found_by_its_uuid() -> None:
