@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from profiler.records import Resources, decode_line, encode_line, span_row
 from profiler.resources import ResourceReader
 from profiler.span import Profiler
 from tests.fixtures.machine import cooler, jetson_gpu, write, zone
-from tests.fixtures.nvml import ALL, FakeGpu, FakeNvml
+from tests.fixtures.nvml import ALL, FakeGpu, FakeNvml, Held, UseSample
 
 
 def made(root: Path, *gpus: FakeGpu) -> tuple[ResourceReader, FakeNvml, FakeClock]:
@@ -89,6 +90,29 @@ def test_idle_and_chosen_clocks_are_no_brakes(reasons: int, words: str, has_new_
     library.has_new_name = has_new_name
     reader = ResourceReader(clock, tmp_path, nvml=library)
     assert reader.since(reader.mark()).throttling == words
+
+
+def test_a_brake_at_the_start_of_the_span_is_told(tmp_path: Path) -> None:
+    reader, library, clock = made(tmp_path, FakeGpu(reasons=0x4))
+    start = reader.mark()
+    library.gpus[0].reasons = 0x1
+    library.advance(clock, 1.0)
+    assert reader.since(start).throttling == "gpu_power_cap"
+
+
+def test_a_use_that_cannot_be_is_not_known(tmp_path: Path) -> None:
+    assert used(*made(tmp_path, FakeGpu()), (1.0, 4_000_000_000)).gpu_use is None
+
+
+def test_samples_from_before_the_span_are_left_out_whatever_a_driver_hands_out(tmp_path: Path) -> None:
+    class Everything(FakeNvml):
+        def nvmlDeviceGetSamples(self, handle: Held, kind: int, since_us: int) -> tuple[int, Sequence[UseSample]]:
+            return super().nvmlDeviceGetSamples(handle, kind, 0)
+
+    clock = FakeClock()
+    library = Everything(clock, [FakeGpu()])
+    told = used(ResourceReader(clock, tmp_path, nvml=library), library, clock, (4.0, 20))
+    assert told.gpu_use == pytest.approx(0.20)
 
 
 def test_brakes_of_gpu_and_processor_stand_in_one_text(tmp_path: Path) -> None:

@@ -328,6 +328,23 @@ def test_every_start_of_nvml_is_undone() -> None:
     sensor.close()
 
 
+def test_a_counter_that_says_zero_is_not_believed() -> None:
+    """Before its first tick, or for ever: then power is better, where there is any."""
+    outcome = available(made(FakeGpu(counter_mj=0))[0])
+    assert outcome.provenance is Provenance.INTEGRATED
+    assert "no value" in unavailable(made(FakeGpu(counter_mj=0, has=frozenset({"energy"})))[0]).reason
+
+
+def test_a_probe_of_an_open_sensor_leaves_its_rails() -> None:
+    sensor, library, clock = made(FakeGpu(uuid="GPU-a"))
+    available(sensor)
+    sensor.open()
+    library.gpus.append(FakeGpu(uuid="GPU-b"))
+    assert len(available(sensor).rails) == 2
+    library.advance(clock, 0.1)
+    assert len(sensor.read()) == 1
+
+
 def test_limits_are_of_the_class_that_is_documented() -> None:
     [rail] = available(made(FakeGpu())[0]).rails
     assert (rail.gain_err, rail.offset_err_w, rail.max_power_w) == (0.05, 5.0, 400.0)
