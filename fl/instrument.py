@@ -16,6 +16,7 @@ import operator
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -217,12 +218,9 @@ def _tell_steps(span: Span, control: StepControl) -> None:
 
 
 def _flat_keys(phase: Phase, record: SpanRecord, control: StepControl) -> dict[str, Scalar]:
-    known: dict[str, float | int | None] = {
+    known: dict[str, Scalar | None] = {
         "duration_s": record.duration_s,
-        "cpu_s": record.resources.cpu_s,
-        "peak_rss_bytes": record.resources.peak_rss_bytes,
-        "temperature_c": record.resources.temperature_c,
-        "frequency_hz": record.resources.frequency_hz,
+        **asdict(record.resources),
     }
     if record.total is not None:
         known |= {"energy_j": record.total.energy_j, "energy_err_j": record.total.energy_err_j}

@@ -6,14 +6,18 @@ Nothing here raises: a file that cannot be read, or does not hold what it should
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 MAX_FILE_BYTES = 4096
 MAX_TEXT_CHARS = 120
-_MAX_DIGITS = 18  # what fits a signed 64-bit integer for certain
+_MAX_INTEGER_BYTES = 64
 
 
-def head(path: Path, limit_bytes: int = MAX_FILE_BYTES) -> bytes | None:
+def head(path: Path | str, limit_bytes: int = MAX_FILE_BYTES) -> bytes | None:
     """The beginning of a file. A FIFO in its place does not hold us up, a terminal does not become ours."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
@@ -27,16 +31,16 @@ def head(path: Path, limit_bytes: int = MAX_FILE_BYTES) -> bytes | None:
         os.close(file)
 
 
-def text(path: Path, limit_bytes: int = MAX_FILE_BYTES) -> str | None:
-    """As `head`, in UTF-8; what is none is replaced."""
+def text(path: Path | str, limit_bytes: int = MAX_FILE_BYTES) -> str | None:
+    """As `head`, in UTF-8 and without the white space around it; what is not UTF-8 is replaced."""
     content = head(path, limit_bytes)
-    return None if content is None else content.decode("utf-8", errors="replace")
+    return None if content is None else content.decode("utf-8", errors="replace").strip()
 
 
 def line(path: Path) -> str | None:
     """The first line, or the string of a device tree up to its NUL, fit for a terminal; None where it is empty."""
     found = text(path)
-    return None if found is None else printable(found.strip().partition("\n")[0].partition("\0")[0]) or None
+    return None if found is None else printable(found.partition("\n")[0].partition("\0")[0]) or None
 
 
 def printable(found: str, limit_chars: int = MAX_TEXT_CHARS) -> str:
@@ -44,11 +48,16 @@ def printable(found: str, limit_chars: int = MAX_TEXT_CHARS) -> str:
     return "".join(char if char.isprintable() else "?" for char in found.strip()[:limit_chars])
 
 
-def integer(path: Path) -> int | None:
-    """A whole decimal number and nothing else."""
-    found = (text(path) or "").strip()
-    digits = found[1:] if found.startswith("-") else found
-    return int(found) if digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS else None
+def integer(path: Path | str, base: int = 10) -> int | None:
+    """A whole number of at most 63 bits and nothing else."""
+    content = head(path, _MAX_INTEGER_BYTES)
+    if content is None or b"_" in content:  # which Python would take for a number
+        return None
+    try:
+        value = int(content, base)
+    except ValueError:
+        return None
+    return value if abs(value) < 1 << 63 else None
 
 
 def cell(path: Path) -> int | None:
@@ -66,3 +75,9 @@ def folders(folder: Path, pattern: str) -> list[Path]:
         return sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
     except OSError:
         return []
+
+
+def spread(paths: Sequence[T], limit: int) -> tuple[T, ...]:
+    """At most so many of them, evenly spaced: what bounds the cost on a large machine."""
+    n = len(paths)
+    return tuple(paths) if n <= limit else tuple(paths[i * n // limit] for i in range(limit))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,6 +108,22 @@ KINDS: dict[str, tuple[Column, ...]] = {
         _c("peak_rss_bytes", "int", "B", "largest resident set of the process so far"),
         _c("temperature_c", "float", "°C", "hottest processor sensor at the end of the span"),
         _c("frequency_hz", "float", "Hz", "mean processor clock at the end of the span"),
+        _c(
+            "gpu_use",
+            "float",
+            "1",
+            "busy part of the GPUs' time, 0..1: mean over the span as far back as the driver's own history reaches "
+            "(NVML), or at its end where there is none",
+        ),
+        _c("gpu_temperature_c", "float", "°C", "hottest GPU at the end of the span"),
+        _c("gpu_frequency_hz", "float", "Hz", "mean GPU clock at the end of the span"),
+        _c(
+            "throttling",
+            "str",
+            "",
+            "what slowed the device down during the span or at its edges, as words with commas between; empty where "
+            "nothing did, null where the device does not tell",
+        ),
         _c("steps_done", "int", "1", "training steps done"),
         _c("steps_planned", "int", "1", "training steps that the epochs call for"),
         _c("stopped_by", "str", "", "completed, cutoff or error"),
@@ -182,12 +198,19 @@ KINDS: dict[str, tuple[Column, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a span used beside energy. None where the device does not tell."""
+    """What a span used beside energy. None where the device does not tell; `KINDS["span"]` says what each one is.
+
+    `throttling` is the empty string where the device tells that nothing slowed it down.
+    """
 
     cpu_s: float | None = None
     peak_rss_bytes: int | None = None
     temperature_c: float | None = None
     frequency_hz: float | None = None
+    gpu_use: float | None = None
+    gpu_temperature_c: float | None = None
+    gpu_frequency_hz: float | None = None
+    throttling: str | None = None
 
 
 Attribute = bool | int | float | str
@@ -233,10 +256,7 @@ def span_row(span: SpanRecord) -> Row:
         "start_ns": span.start_ns,
         "duration_s": span.duration_s,
         "status": span.status,
-        "cpu_s": span.resources.cpu_s,
-        "peak_rss_bytes": span.resources.peak_rss_bytes,
-        "temperature_c": span.resources.temperature_c,
-        "frequency_hz": span.resources.frequency_hz,
+        **asdict(span.resources),
     }
     if span.resources.cpu_s is not None and span.duration_s > 0:
         row["cpu_use"] = span.resources.cpu_s / span.duration_s

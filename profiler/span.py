@@ -6,13 +6,12 @@ import contextvars
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from types import TracebackType
 
 from profiler.clock import Clock, SystemClock
 from profiler.quantities import EnergyReading, Provenance, Scope
 from profiler.records import MAX_STORED_STEPS, Attribute, Resources, SpanRecord
-from profiler.resources import ResourceReader
+from profiler.resources import ResourceMark, ResourceReader
 from profiler.sampler import Sampler, Window
 
 Sink = Callable[[SpanRecord], None]
@@ -158,6 +157,7 @@ class Span:
         self._steps_s: tuple[float, ...] = ()
         self._warmup_steps = 0
         self._windows: tuple[Window, ...] = ()
+        self._used: ResourceMark | None = None
         self._start_cpu_s = 0.0
         self._start_ns: int | None = None
 
@@ -183,9 +183,11 @@ class Span:
         self._parent_id = self._profiler._parent_id(self._parent)
         self._outer = _innermost.get()
         _innermost.set(self)
+        reader = self._profiler._resources
+        self._used = None if reader is None else reader.mark()  # before the windows: its cost is not the work's
         self._windows = self._profiler.open_windows()
-        if self._profiler._resources is not None:
-            self._start_cpu_s = self._profiler._resources.cpu_s()
+        if reader is not None:
+            self._start_cpu_s = reader.cpu_s()
         self._start_ns = self._profiler.clock.monotonic_ns()
         return self
 
@@ -225,7 +227,7 @@ class Span:
             parent_id=self._parent_id,
             total=total,
             energies=energies,
-            resources=Resources() if reader is None else replace(reader.snapshot(), cpu_s=cpu_s),
+            resources=Resources() if reader is None or self._used is None else reader.since(self._used, cpu_s),
             steps_s=self._steps_s,
             warmup_steps=self._warmup_steps,
             attributes=dict(self._attributes),

@@ -87,6 +87,10 @@ def _resources_message(resources: Resources) -> pb.Resources:
         peak_rss_bytes=resources.peak_rss_bytes,
         temperature_c=resources.temperature_c,
         frequency_hz=resources.frequency_hz,
+        gpu_use=resources.gpu_use,
+        gpu_temperature_c=resources.gpu_temperature_c,
+        gpu_frequency_hz=resources.gpu_frequency_hz,
+        throttling=None if resources.throttling is None else resources.throttling[:MAX_TEXT_CHARS],
     )
 
 
@@ -155,15 +159,28 @@ def _read_resources(where: str, message: pb.Resources) -> Resources:
     rss_bytes = message.peak_rss_bytes if message.HasField("peak_rss_bytes") else None
     if rss_bytes is not None and rss_bytes < 0:
         raise WireError(f"{where}: peak_rss_bytes = {rss_bytes} is no size.")
-    temperature_c = message.temperature_c if message.HasField("temperature_c") else None
-    if temperature_c is not None and not math.isfinite(temperature_c):
-        raise WireError(f"{where}: temperature_c = {temperature_c} is no temperature.")
+    gpu_use = _optional(where, "gpu_use", message)
+    if gpu_use is not None and gpu_use > 1:
+        raise WireError(f"{where}: gpu_use = {gpu_use} is no part of a whole.")
     return Resources(
         cpu_s=_optional(where, "cpu_s", message),
         peak_rss_bytes=rss_bytes,
-        temperature_c=temperature_c,
+        temperature_c=_temperature(where, "temperature_c", message),
         frequency_hz=_optional(where, "frequency_hz", message),
+        gpu_use=gpu_use,
+        gpu_temperature_c=_temperature(where, "gpu_temperature_c", message),
+        gpu_frequency_hz=_optional(where, "gpu_frequency_hz", message),
+        throttling=_text(where, "throttling", message.throttling) if message.HasField("throttling") else None,
     )
+
+
+def _temperature(where: str, name: str, message: pb.Resources) -> float | None:
+    if not message.HasField(name):
+        return None
+    degrees_c: float = getattr(message, name)
+    if not math.isfinite(degrees_c):
+        raise WireError(f"{where}: {name} = {degrees_c} is no temperature.")
+    return degrees_c
 
 
 def _read_attributes(where: str, messages: Mapping[str, pb.Attribute]) -> dict[str, Attribute]:

@@ -74,16 +74,24 @@ class Reading(_message.Message):
     def __init__(self, rail: _Optional[str] = ..., energy_j: _Optional[float] = ..., energy_err_j: _Optional[float] = ..., provenance: _Optional[str] = ..., scope: _Optional[str] = ..., n_samples: _Optional[int] = ..., effective_hz: _Optional[float] = ..., coverage: _Optional[float] = ..., max_gap_s: _Optional[float] = ..., total_of: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Resources(_message.Message):
-    __slots__ = ("cpu_s", "peak_rss_bytes", "temperature_c", "frequency_hz")
+    __slots__ = ("cpu_s", "peak_rss_bytes", "temperature_c", "frequency_hz", "gpu_use", "gpu_temperature_c", "gpu_frequency_hz", "throttling")
     CPU_S_FIELD_NUMBER: _ClassVar[int]
     PEAK_RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
     TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
     FREQUENCY_HZ_FIELD_NUMBER: _ClassVar[int]
+    GPU_USE_FIELD_NUMBER: _ClassVar[int]
+    GPU_TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
+    GPU_FREQUENCY_HZ_FIELD_NUMBER: _ClassVar[int]
+    THROTTLING_FIELD_NUMBER: _ClassVar[int]
     cpu_s: float
     peak_rss_bytes: int
     temperature_c: float
     frequency_hz: float
-    def __init__(self, cpu_s: _Optional[float] = ..., peak_rss_bytes: _Optional[int] = ..., temperature_c: _Optional[float] = ..., frequency_hz: _Optional[float] = ...) -> None: ...
+    gpu_use: float
+    gpu_temperature_c: float
+    gpu_frequency_hz: float
+    throttling: str
+    def __init__(self, cpu_s: _Optional[float] = ..., peak_rss_bytes: _Optional[int] = ..., temperature_c: _Optional[float] = ..., frequency_hz: _Optional[float] = ..., gpu_use: _Optional[float] = ..., gpu_temperature_c: _Optional[float] = ..., gpu_frequency_hz: _Optional[float] = ..., throttling: _Optional[str] = ...) -> None: ...
 
 class Attribute(_message.Message):
     __slots__ = ("bool", "int", "double", "string")

@@ -10,6 +10,7 @@ from typing import Any
 
 from profiler.commands.child import Finished
 from profiler.quantities import EnergyReading, Provenance
+from profiler.records import Resources
 from profiler.sensor import Available
 
 MISSING = "missing"
@@ -22,7 +23,8 @@ class Figures:
     """`readings` are those of every rail, then the total; `peaks_w` go with them.
 
     `start_ns` and `end_ns` are the first and the last sample, on CLOCK_MONOTONIC: what mean power is over. The work
-    lies between them and took `duration_s`.
+    lies between them and took `duration_s`. Of `machine` only what tells of the machine is shown: CPU time and memory
+    are those of the process that meters.
     """
 
     sensor: str
@@ -36,6 +38,7 @@ class Figures:
     sampler_cpu_s: float
     command: tuple[str, ...] = ()
     finished: Finished | None = None
+    machine: Resources | None = None
 
     @property
     def total(self) -> EnergyReading:
@@ -55,9 +58,14 @@ class Figures:
             "duration_s": self.duration_s,
             "sampler_cpu_s": self.sampler_cpu_s,
             **finished,
+            "machine": self._machine(),
             "total": rows[-1],
             "rails": rows[:-1],
         }
+
+    def _machine(self) -> dict[str, Any]:
+        used = {} if self.machine is None else asdict(self.machine)
+        return {name: value for name, value in used.items() if name not in ("cpu_s", "peak_rss_bytes")}
 
     def _reading(self, i: int) -> dict[str, Any]:
         reading = self.readings[i]
@@ -83,6 +91,7 @@ class Figures:
         lines = [head, "", *(f"  {line}" for line in aligned(rows)), "", f"  {seconds(self.duration_s)} elapsed"]
         lines += [f"  total = {plain(sum_)}"] if sum_ else []
         lines += self._uses()
+        lines += [] if self.machine is None else machine_lines(self.machine)
         lines += [f"  {plain(r.rail)}: {plain(r.reason)}" for r in self.readings if r.reason]
         lines += [f"  {plain(self.available.notes)}"] if self.available.notes else []
         if total.provenance in (Provenance.ESTIMATED, Provenance.SIMULATED):
@@ -114,6 +123,27 @@ class Figures:
         cpu = f"  {seconds(used.user_s)} CPU user, {seconds(used.system_s)} system"
         status = [] if used.exit_status == 0 else [f"  exit status {used.exit_status}"]
         return [cpu, *lines, *status]
+
+
+def machine_lines(machine: Resources) -> list[str]:
+    """What the machine told of itself, nothing of what it did not."""
+    gpu = [
+        "" if machine.gpu_use is None else f"{machine.gpu_use:.0%} busy",
+        *_heat_and_clock(machine.gpu_temperature_c, machine.gpu_frequency_hz),
+    ]
+    processor = _heat_and_clock(machine.temperature_c, machine.frequency_hz)
+    told = [("processor", processor), ("GPU", gpu)]
+    lines = [f"  {name}: {', '.join(filter(None, parts))}" for name, parts in told if any(parts)]
+    if machine.throttling is not None:
+        lines.append(f"  throttled by: {plain(machine.throttling.replace(',', ', ')) or 'nothing'}")
+    return lines
+
+
+def _heat_and_clock(temperature_c: float | None, frequency_hz: float | None) -> list[str]:
+    return [
+        "" if temperature_c is None else f"{temperature_c:.1f} °C at the end",
+        "" if frequency_hz is None else f"{frequency_hz / 1e6:.0f} MHz at the end",
+    ]
 
 
 def with_error(value: float | None, error: float | None) -> str:

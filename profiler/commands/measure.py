@@ -15,6 +15,7 @@ from profiler.commands.common import add_sensor, choose
 from profiler.commands.figures import Figures
 from profiler.commands.meter import Meter
 from profiler.errors import FedmeterError, UsageError
+from profiler.resources import ResourceReader
 
 HELP = "joules and watts of a command, like perf stat"
 COMMAND = "-- CMD ..."
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("measure needs a command.", remedy="Put it last: python -m profiler measure -- CMD ...")
     clock = SystemClock()
     sensor, _ = choose(options.sysfs_root, options.sensor, clock)
-    meter = Meter(sensor, clock, options.rate)
+    meter = Meter(sensor, clock, options.rate, ResourceReader(clock, options.sysfs_root))
     output = None if options.output is None else created(options.output)  # before there is anything to lose
     with output or nullcontext():
         try:

@@ -11,6 +11,7 @@ from profiler.commands.child import Finished
 from profiler.commands.figures import Figures
 from profiler.integrate import GAP_PERIODS, Mark, RailAccumulator, between, total
 from profiler.quantities import EnergyReading
+from profiler.resources import ResourceReader
 from profiler.sampler import Sample, Sampler
 from profiler.sensor import Available, Sensor
 
@@ -108,11 +109,14 @@ class Live:
 class Meter:
     """One sensor around one piece of work. `listeners` get every sample, under the rules of `Sampler.on_sample`.
 
+    `resources` tells, at the edges of the work, how the machine is doing.
+
     Raises SensorError where the sensor is unavailable.
     """
 
-    def __init__(self, sensor: Sensor, clock: Clock, rate_hz: float) -> None:
+    def __init__(self, sensor: Sensor, clock: Clock, rate_hz: float, resources: ResourceReader | None = None) -> None:
         self._clock = clock
+        self._resources = resources
         self._last_ns = 0
         self._sampler = Sampler(sensor, clock, rate_hz=rate_hz, on_sample=self._note)
         self.available = self._sampler.available
@@ -135,6 +139,8 @@ class Meter:
 
         Raises SensorError where the sensor cannot be opened, and what `work` raises.
         """
+        reader = self._resources
+        before = None if reader is None else reader.mark()
         with self._sampler as sampler:
             window = sampler.open_window()
             if on_open is not None:
@@ -144,6 +150,7 @@ class Meter:
             end_ns = self._clock.monotonic_ns()
             rails = window.close()
             closed_ns = self._last_ns
+            used = None if reader is None or before is None else reader.since(before)
             self.listeners = []  # what the sampler reads when it stops is not part of the work
         readings = (*rails, sampler.total(rails))
         return Figures(
@@ -158,6 +165,7 @@ class Meter:
             sampler_cpu_s=sampler.cost_s,
             command=tuple(command),
             finished=finished,
+            machine=used,
         )
 
 

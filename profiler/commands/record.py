@@ -16,6 +16,7 @@ from profiler.commands.common import add_seconds, add_sensor, choose, sigterm_in
 from profiler.commands.measure import show
 from profiler.commands.meter import Meter
 from profiler.errors import FedmeterError, UsageError
+from profiler.resources import ResourceReader
 from profiler.sampler import Sample
 from profiler.sensor import Available
 from profiler.sensors.replay import FORMAT, VERSION
@@ -102,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("record takes --seconds or a command, not both.", remedy="A command ends by itself.")
     clock = SystemClock()
     sensor, _ = choose(options.sysfs_root, options.sensor, clock)
-    meter = Meter(sensor, clock, options.rate)
+    meter = Meter(sensor, clock, options.rate, ResourceReader(clock, options.sysfs_root))
     writer = TraceWriter(options.output, meter.available)
     meter.listeners.append(writer)
     waiting = _Waiting(options.seconds)

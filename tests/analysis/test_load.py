@@ -36,6 +36,15 @@ def test_tables_have_the_explicit_columns(tmp_path: Path) -> None:
     assert results.warnings == []
 
 
+def test_records_without_the_newer_columns_load_as_not_known(tmp_path: Path) -> None:
+    """The fixture's spans are as they were before a span told of GPUs and throttling."""
+    newer = ["gpu_use", "gpu_temperature_c", "gpu_frequency_hz", "throttling"]
+    spans = load([a_run(tmp_path).path]).spans
+    assert spans[newer].isna().all(axis=None)
+    [path] = [path for path in write_tables(load([tmp_path])) if path.name == "spans.parquet"]
+    assert {pq.read_table(path).column(name).null_count for name in newer} == {len(spans)}
+
+
 def test_a_root_of_many_ignores_other_folders_and_counts_a_path_once(tmp_path: Path) -> None:
     first = a_run(tmp_path, "run-a").path
     a_run(tmp_path, "run-b")

@@ -20,12 +20,14 @@ from profiler.sensors.cpu_model import CpuModelSensor
 from profiler.sensors.external import ExternalSensor
 from profiler.sensors.fake import FakeSensor
 from profiler.sensors.jetson import JetsonSensor
+from profiler.sensors.nvml import NvmlSensor
 from profiler.sensors.rapl import RaplSensor
 from profiler.sensors.raspberry_pi import RaspberryPiSensor
 from profiler.sensors.replay import ReplaySensor, write_trace
 from profiler.sensors.tegrastats import TegrastatsSensor, TegrastatsStream
 from tests.fixtures.jetson import BOARDS, build_jetson
 from tests.fixtures.meters import build_stream
+from tests.fixtures.nvml import FakeGpu, FakeNvml
 from tests.fixtures.power_supply import laptop, phone
 from tests.fixtures.powercap import build_tree
 from tests.fixtures.raspberry_pi import PMIC, model
@@ -97,6 +99,10 @@ def _external(root: Path, clock: Clock) -> Sensor:
     return ExternalSensor(root, clock)
 
 
+def _nvml(root: Path, clock: Clock) -> Sensor:
+    return NvmlSensor(root, clock, nvml=FakeNvml(clock, [FakeGpu(uuid="GPU-a"), FakeGpu(uuid="GPU-b")]))
+
+
 def _fake(root: Path, clock: Clock) -> Sensor:
     return FakeSensor([power_rail(), counter_rail()], lambda t_s: [5.0, 5 * t_s], clock, total=["board"])
 
@@ -121,6 +127,7 @@ CASES = {
     "battery of a phone": Case(_battery_of_phone, BatterySensor),
     "raspberry_pi": Case(_raspberry_pi, RaspberryPiSensor),
     "external": Case(_external, ExternalSensor),
+    "nvml": Case(_nvml, NvmlSensor),
     "fake": Case(_fake, lambda root, clock: FakeSensor([], lambda t_s: [], clock, unavailable=Unavailable("a", "b"))),
 }
 

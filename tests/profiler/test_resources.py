@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from profiler.clock import FakeClock
+from profiler.records import Resources
 from profiler.resources import ResourceReader, peak_rss_bytes
 
 
@@ -43,10 +44,10 @@ def test_the_mean_clock_weighs_policies_by_their_cpus(tmp_path: Path) -> None:
 def test_what_the_device_does_not_tell_is_none(tmp_path: Path) -> None:
     write(tmp_path / "sys/class/thermal/thermal_zone0/type", "cpu-thermal\n")
     write(tmp_path / "sys/class/thermal/thermal_zone0/temp", "")
-    snapshot = reader(tmp_path).snapshot()
-    assert snapshot.temperature_c is None
-    assert snapshot.frequency_hz is None
-    assert snapshot.cpu_s is not None
+    resources = reader(tmp_path)
+    used = resources.since(resources.mark(), cpu_s=1.5)
+    assert used == Resources(cpu_s=1.5, peak_rss_bytes=used.peak_rss_bytes)
+    assert used.peak_rss_bytes is not None
 
 
 def test_cpu_seconds_count_work_and_not_sleep(tmp_path: Path) -> None:

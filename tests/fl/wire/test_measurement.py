@@ -37,6 +37,10 @@ RESOURCES = st.builds(
     peak_rss_bytes=st.none() | st.integers(0, 2**50),
     temperature_c=st.none() | st.floats(-50, 150),
     frequency_hz=st.none() | FINITE,
+    gpu_use=st.none() | st.floats(0, 1),
+    gpu_temperature_c=st.none() | st.floats(-50, 150),
+    gpu_frequency_hz=st.none() | FINITE,
+    throttling=st.none() | st.just("") | TEXT,
 )
 ATTRIBUTES = st.dictionaries(
     TEXT, st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(-1e9, 1e9) | TEXT, max_size=4
@@ -92,6 +96,10 @@ def test_a_minimal_span_of_a_foreign_client_is_read() -> None:
         (pb.Span(span_id="1", name="fit", resources=pb.Resources(cpu_s=-1)), "cpu_s"),
         (pb.Span(span_id="1", name="fit", resources=pb.Resources(peak_rss_bytes=-1)), "peak_rss_bytes"),
         (pb.Span(span_id="1", name="fit", resources=pb.Resources(temperature_c=math.inf)), "temperature_c"),
+        (pb.Span(span_id="1", name="fit", resources=pb.Resources(gpu_temperature_c=math.nan)), "gpu_temperature_c"),
+        (pb.Span(span_id="1", name="fit", resources=pb.Resources(gpu_use=1.5)), "gpu_use"),
+        (pb.Span(span_id="1", name="fit", resources=pb.Resources(gpu_frequency_hz=-1)), "gpu_frequency_hz"),
+        (pb.Span(span_id="1", name="fit", resources=pb.Resources(throttling="x" * 1001)), "throttling"),
         (pb.Span(span_id="1", name="fit", total=pb.Reading(rail="r", provenance="magic", scope="wall")), "magic"),
         (pb.Span(span_id="1", name="fit", total=pb.Reading(rail="r", provenance="counter", scope="room")), "room"),
         (pb.Span(span_id="1", name="fit", total=pb.Reading(rail="r", provenance="counter", scope="wall")), "energy_j"),

@@ -5,9 +5,10 @@ import math
 import pytest
 
 from profiler.clock import FakeClock
-from profiler.commands.figures import aligned, plain, with_error
+from profiler.commands.figures import aligned, machine_lines, plain, with_error
 from profiler.commands.meter import Live, PeakPower
 from profiler.quantities import EnergyReading, Provenance, Scope
+from profiler.records import Resources
 from profiler.sampler import Sample
 from profiler.sensor import Available
 from profiler.sensors.fake import FakeSensor
@@ -109,3 +110,14 @@ def test_live_power_is_missing_where_a_rail_is() -> None:
     live(Sample(0, (2.0, 0.0), (0.0, 0.0)))
     live(Sample(NS // 10, (None, 1.0), (None, 1.0)))
     assert live.powers_w() == [None, pytest.approx(10.0), None]
+
+
+def test_a_machine_is_told_of_as_far_as_it_tells() -> None:
+    assert machine_lines(Resources(cpu_s=1.0, peak_rss_bytes=1)) == []
+    assert machine_lines(Resources(throttling="")) == ["  throttled by: nothing"]
+    told = Resources(temperature_c=60.0, gpu_use=0.48, gpu_frequency_hz=1.41e9, throttling="gpu_heat,processor")
+    assert machine_lines(told) == [
+        "  processor: 60.0 °C at the end",
+        "  GPU: 48% busy, 1410 MHz at the end",
+        "  throttled by: gpu_heat, processor",
+    ]

@@ -13,6 +13,7 @@ import pytest
 
 from profiler.__main__ import main
 from tests.fixtures.powercap import Driver, Tree, build_tree
+from tests.fixtures.throttling import cooler, jetson_gpu
 from tests.profiler.commands.running import Terminal, command, environment, finish, started
 
 pytestmark = pytest.mark.serial
@@ -68,6 +69,20 @@ def test_peak_power_shows_a_burst_that_the_mean_hides(tree: Tree) -> None:
     total = figures(done.stderr)["total"]
     assert total["mean_power_w"] < 40
     assert total["peak_power_w"] > 60
+
+
+def test_what_slowed_the_machine_down_is_told(tree: Tree) -> None:
+    cooler(tree.root, 0, "thermal-cpufreq-0", 2)
+    jetson_gpu(tree.root, "gpu.0/load", per_mille=250)
+    done = finish("measure", "--sysfs-root", tree.root, "--json", "--", "true")
+    assert figures(done.stderr)["machine"] == {
+        "temperature_c": 51.25,
+        "frequency_hz": None,
+        "gpu_use": 0.25,
+        "gpu_temperature_c": 51.25,
+        "gpu_frequency_hz": 624.75e6,
+        "throttling": "thermal_cpufreq_0",
+    }
 
 
 def test_cpu_seconds_are_the_commands(tree: Tree) -> None:
