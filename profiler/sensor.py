@@ -127,7 +127,8 @@ _APART: dict[Scope, tuple[Scope, ...]] = {Scope.HOST: (Scope.GPU,)}
 def best(probes: Sequence[Probe], preferred: Collection[str] = ()) -> list[Probe]:
     """The probes to meter with: the best one, and with it those that measure what it does not contain; [] of none.
 
-    A preferred name comes first, then measured before modelled, then the widest scope, then counter before power.
+    A preferred name comes first, then measured before modelled, then the widest scope, then who reads its hardware by
+    the better way (`Available.same_as`), then counter before power.
     `profiler.combined.combined` makes one sensor of them.
     """
     usable = sorted(
@@ -137,7 +138,11 @@ def best(probes: Sequence[Probe], preferred: Collection[str] = ()) -> list[Probe
     if not usable:
         return []
     first, *others = usable
-    return [first, *(other for other in others if _is_apart(_outcome(first), _outcome(other)))]
+    used = [first]
+    for other in others:
+        if _is_apart(_outcome(first), _outcome(other)) and not any(_is_same(other, one) for one in used):
+            used.append(other)
+    return used
 
 
 def _is_apart(first: Available, other: Available) -> bool:
@@ -146,17 +151,23 @@ def _is_apart(first: Available, other: Available) -> bool:
     return both and other.scope in _APART.get(first.scope, ())
 
 
+def _is_same(one: Probe, other: Probe) -> bool:
+    """Whether two read the same hardware."""
+    return (_outcome(one).same_as or one.sensor.name) == (_outcome(other).same_as or other.sensor.name)
+
+
 def _outcome(probe: Probe) -> Available:
     if not isinstance(probe.outcome, Available):
         raise TypeError(f"{probe.sensor.name} is not available")
     return probe.outcome
 
 
-def _preference(probe: Probe) -> tuple[bool, int, int, str]:
+def _preference(probe: Probe) -> tuple[bool, int, bool, int, str]:
     outcome = _outcome(probe)
     return (
         not outcome.provenance.is_measured,
         _SCOPE_ORDER.index(outcome.scope),
+        outcome.same_as != "",
         _PROVENANCE_ORDER.index(outcome.provenance),
         probe.sensor.name,
     )

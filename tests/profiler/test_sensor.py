@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from profiler.clock import FakeClock
 from profiler.errors import SensorError
 from profiler.quantities import Provenance, Rail, RailKind, Scope
-from profiler.sensor import Broken, Probe, Unavailable, best, discover
+from profiler.sensor import Available, Broken, Probe, Unavailable, best, discover
 from profiler.sensors.fake import FakeSensor
 
 
@@ -66,3 +67,17 @@ def test_cards_are_added_to_packages_and_to_nothing_that_contains_them() -> None
     assert best([card, package, wall]) == [wall]
     assert best([card, model]) == [card], "a modelled part would make the sum a model"
     assert best([card, model], preferred=["model"]) == [model]
+
+
+def test_a_fallback_comes_after_the_better_way_and_is_never_added_to_it() -> None:
+    rapl = probe("rapl", Provenance.COUNTER, Scope.HOST)
+    aside = probe("a_side", Provenance.COUNTER, Scope.HOST)
+    assert isinstance(aside.outcome, Available)
+    perf = Probe(aside.sensor, replace(aside.outcome, same_as="rapl"))
+    assert best([perf, rapl]) == [rapl]
+    assert best([perf]) == [perf]
+    card = probe("nvml", Provenance.COUNTER, Scope.GPU)
+    other = probe("another", Provenance.COUNTER, Scope.GPU)
+    assert isinstance(other.outcome, Available)
+    twin = Probe(other.sensor, replace(other.outcome, same_as="nvml"))
+    assert best([twin, perf, card]) == [perf, card]
