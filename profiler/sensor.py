@@ -20,13 +20,17 @@ ENTRY_POINT_GROUP = "fedmeter.sensors"
 
 @dataclass(frozen=True, slots=True)
 class Available:
-    """A sensor that can be opened: its rails, and which of them make up the device's total."""
+    """A sensor that can be opened: its rails, and which of them make up the device's total.
+
+    `is_elsewhere`: they are those of another machine, so that this one is metered with it only where it is asked for.
+    """
 
     rails: tuple[Rail, ...]
     total: tuple[str, ...]
     scope: Scope
     provenance: Provenance
     notes: str = ""
+    is_elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +81,31 @@ def sys_dir(root: Path) -> Path:
     return below if below.is_dir() or not (root / "class").is_dir() else root
 
 
-def discover(root: Path, clock: Clock) -> Iterator[Sensor]:
+def discover(root: Path, clock: Clock, *, allow_charging: bool = False) -> Iterator[Sensor]:
     """Every sensor that is installed, built in or not, through the entry points `fedmeter.sensors`, by name.
 
+    `allow_charging` is for those that know it: to tell what flows at a battery even where that is not what is drawn.
     One that cannot even be loaded is there as well, as one that is not available: it must not take the others along.
     """
     from importlib.metadata import entry_points  # costs 20 ms, so only when asked for
 
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
         try:
-            factory: SensorFactory = entry.load()
+            factory: Callable[..., Sensor] = entry.load()
         except (ImportError, AttributeError) as error:
             yield Broken(entry.name, f"{entry.value} cannot be loaded: {error}")
             continue
-        yield factory(root, clock)
+        knows = allow_charging and _knows(factory, "allow_charging")
+        yield factory(root, clock, allow_charging=True) if knows else factory(root, clock)
+
+
+def _knows(factory: Callable[..., Sensor], option: str) -> bool:
+    import inspect
+
+    try:
+        return option in inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # one that is written in C
+        return False
 
 
 class Broken:
@@ -119,8 +134,8 @@ _SCOPE_ORDER = tuple(Scope)
 
 
 def best(probes: list[Probe]) -> Probe | None:
-    """The probe to meter with: measured before modelled, then the widest scope, then counter before power."""
-    usable = [probe for probe in probes if isinstance(probe.outcome, Available)]
+    """The probe to meter this machine with: measured before modelled, then the widest scope, then counter first."""
+    usable = [probe for probe in probes if isinstance(probe.outcome, Available) and not probe.outcome.is_elsewhere]
     return min(usable, key=_preference, default=None)
 
 

@@ -14,6 +14,7 @@ from profiler.clock import Clock, FakeClock
 from profiler.errors import SensorError
 from profiler.quantities import Provenance, RailKind, weakest
 from profiler.sensor import Available, Sensor, Unavailable
+from profiler.sensors.adb import AdbSensor
 from profiler.sensors.battery import BatterySensor
 from profiler.sensors.cpu_model import CpuModelSensor
 from profiler.sensors.external import ExternalSensor
@@ -23,6 +24,7 @@ from profiler.sensors.rapl import RaplSensor
 from profiler.sensors.raspberry_pi import RaspberryPiSensor
 from profiler.sensors.replay import ReplaySensor, write_trace
 from profiler.sensors.tegrastats import TegrastatsSensor
+from tests.fixtures.adb import odpm_files, phone_with_files
 from tests.fixtures.jetson import BOARDS, build_jetson
 from tests.fixtures.meters import build_stream
 from tests.fixtures.power_supply import laptop, phone
@@ -59,6 +61,12 @@ def _battery(root: Path, clock: Clock) -> Sensor:
 def _battery_of_phone(root: Path, clock: Clock) -> Sensor:
     phone(root)
     return BatterySensor(root, clock)
+
+
+def _adb(root: Path, clock: Clock) -> Sensor:
+    phone = phone_with_files(root / "adb")
+    odpm_files(phone)
+    return AdbSensor(root, clock, adb=phone.adb)
 
 
 def _raspberry_pi(root: Path, clock: Clock) -> Sensor:
@@ -111,6 +119,7 @@ CASES = {
     "replay": Case(_replay, lambda root, clock: ReplaySensor(root / "none.jsonl", clock)),
     "battery": Case(_battery, BatterySensor),
     "battery of a phone": Case(_battery_of_phone, BatterySensor),
+    "adb": Case(_adb, lambda root, clock: AdbSensor(root, clock, adb=str(root / "no-adb"))),
     "raspberry_pi": Case(_raspberry_pi, RaspberryPiSensor),
     "external": Case(_external, ExternalSensor),
     "fake": Case(_fake, lambda root, clock: FakeSensor([], lambda t_s: [], clock, unavailable=Unavailable("a", "b"))),
