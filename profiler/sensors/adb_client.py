@@ -124,7 +124,9 @@ class AdbClient:
         matches = map(_STATE.match, listing.splitlines()[: _MAX_DEVICES + 1])
         return {match["serial"]: match["state"] for match in matches if match is not None}
 
-    def ask(self, commands: Sequence[str], *, max_bytes: int = _MAX_OUTPUT_BYTES) -> list[Part]:
+    def ask(
+        self, commands: Sequence[str], *, max_bytes: int = _MAX_OUTPUT_BYTES, timeout_s: float | None = None
+    ) -> list[Part]:
         """Run commands on the phone, one after another, in one call of adb: what each printed.
 
         They are lines of the phone's shell: only constants, or names that were checked and quoted. Raises DeviceError
@@ -134,7 +136,7 @@ class AdbClient:
         script = "; ".join(
             f"{{ {command}; }} 2>&1 </dev/null; s=$?; echo; echo {token} {n} $s" for n, command in enumerate(commands)
         )
-        done = self._run(["-s", self.serial, "exec-out", script], self._timeout_s, max_bytes)
+        done = self._run(["-s", self.serial, "exec-out", script], timeout_s or self._timeout_s, max_bytes)
         if done.status != 0:
             raise DeviceError(
                 f"{self.serial} cannot be reached: {done.complaint or f'adb ended with status {done.status}'}",
