@@ -23,7 +23,7 @@ _START_TIMEOUT_S = 15.0  # the first call starts adb's server, which looks for d
 _MAX_OUTPUT_BYTES = 262_144
 _MAX_DEVICES = 256
 _SERIAL = re.compile(r"[\x21-\x7e]{1,128}")
-_STATE = re.compile(r"(?P<serial>[\x21-\x7e]{1,128})[ \t]+(?P<state>[a-z]+|no permissions.*)")
+_STATE = re.compile(r"(?P<serial>[\x21-\x7e]{1,128})[ \t]+(?P<state>no permissions.*|[a-z]+)[ \t]*")
 
 _INSTALL = "Install Android's platform tools ('sudo apt install adb'), or give the path of adb."
 _ATTACH = (
@@ -121,7 +121,7 @@ class AdbClient:
         _, header, listing = done.stdout.decode("utf-8", errors="replace").partition("List of devices attached")
         if not header:
             raise DeviceError(f"'adb devices' lists none: {done.complaint!r}", remedy="Run 'adb devices' and look.")
-        matches = map(_STATE.match, listing.splitlines()[: _MAX_DEVICES + 1])
+        matches = map(_STATE.fullmatch, listing.splitlines()[: _MAX_DEVICES + 1])
         return {match["serial"]: match["state"] for match in matches if match is not None}
 
     def ask(

@@ -67,7 +67,7 @@ def faked_unplugged(
     finally:
         trouble = _restored(client, clock, attempts)
         if trouble is not None:
-            _log.error("%s %s", Exception.__str__(trouble), trouble.remedy)
+            _shout(trouble)
             if is_done:
                 raise trouble
 
@@ -88,29 +88,39 @@ def _is_faked(client: AdbClient) -> bool:
 
 
 def _restored(client: AdbClient, clock: Clock, attempts: int) -> DeviceError | None:
-    """None once the phone says its true state again. Ctrl-C waits until this is done: then it is raised."""
+    """None once the phone says its true state again. Ctrl-C cuts the pauses short, and is raised after that."""
     interrupted: KeyboardInterrupt | None = None
-    said = "it was not tried"
-    is_restored = False
+    said: str | None = "it was not tried"
     for n in range(max(1, attempts)):
         try:
-            if n > 0:
-                clock.sleep(_PAUSE_S * 2 ** (n - 1))
-            client.ask([RESET])
-            if not _is_faked(client):
-                is_restored = True
-                break
-            said = "it still says UPDATES STOPPED"
-        except DeviceError as error:
-            said = Exception.__str__(error)
+            clock.sleep(_PAUSE_S * 2 ** (n - 1) if n > 0 else 0.0)
         except KeyboardInterrupt as error:
             interrupted = error
-    trouble = None if is_restored else _left_faked(client, said)
+        try:
+            said = _reset(client)
+        except KeyboardInterrupt as error:
+            interrupted = error
+        if said is None:
+            break
+    trouble = None if said is None else _left_faked(client, said)
     if interrupted is not None:
         if trouble is not None:
-            _log.error("%s %s", Exception.__str__(trouble), trouble.remedy)
+            _shout(trouble)
         raise interrupted
     return trouble
+
+
+def _reset(client: AdbClient) -> str | None:
+    """Why the phone does not say its true state; None where it does."""
+    try:
+        client.ask([RESET])
+        return "it still says UPDATES STOPPED" if _is_faked(client) else None
+    except DeviceError as error:
+        return Exception.__str__(error)
+
+
+def _shout(trouble: DeviceError) -> None:
+    _log.error("%s %s", Exception.__str__(trouble), trouble.remedy)
 
 
 def _left_faked(client: AdbClient, said: str) -> DeviceError:

@@ -128,7 +128,7 @@ def _fields(line: str) -> list[str]:
 
 
 def _take(found: _Found, row: list[str]) -> None:
-    if len(row) < 4 or row[0] not in _FORMATS:
+    if len(row) < 3 or row[0] not in _FORMATS:
         return
     if row[1] == "h":
         _take_history(found, row)
