@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -132,7 +131,7 @@ class AdbClient:
         They are lines of the phone's shell: only constants, or names that were checked and quoted. Raises DeviceError
         where the phone cannot be asked, or its answer is not whole.
         """
-        token = f"fedmeter-{secrets.token_hex(16)}"  # drawn for each call: no file can hold it by chance or intent
+        token = f"fedmeter-{os.urandom(16).hex()}"  # drawn for each call: no file can hold it by chance or intent
         script = "; ".join(
             f"{{ {command}; }} 2>&1 </dev/null; s=$?; echo; echo {token} {n} $s" for n, command in enumerate(commands)
         )

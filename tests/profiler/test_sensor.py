@@ -12,6 +12,7 @@ from profiler.errors import SensorError
 from profiler.quantities import Provenance, Rail, RailKind, Scope
 from profiler.sensor import Available, Broken, Probe, Unavailable, best, discover
 from profiler.sensors.fake import FakeSensor
+from tests.fixtures.power_supply import phone_charging
 
 
 def test_the_built_in_sensors_are_found_by_name(tmp_path: Path) -> None:
@@ -32,6 +33,22 @@ def test_a_sensor_that_cannot_be_loaded_takes_no_other_along(tmp_path: Path, mon
     with pytest.raises(SensorError, match="cannot be loaded"):
         broken.open()
     assert model.name == "cpu_model"
+
+
+def test_options_reach_those_sensors_that_know_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    phone_charging(tmp_path)
+    entries = [
+        EntryPoint("battery", "profiler.sensors.battery:BatterySensor", "fedmeter.sensors"),
+        EntryPoint("rapl", "profiler.sensors.rapl:RaplSensor", "fedmeter.sensors"),
+    ]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: entries)
+    refused, _ = discover(tmp_path, FakeClock())
+    assert isinstance(refused.probe(), Unavailable)
+    allowed, other = discover(tmp_path, FakeClock(), allow_charging=True)
+    outcome = allowed.probe()
+    assert isinstance(outcome, Available)
+    assert outcome.scope is Scope.RAIL
+    assert other.name == "rapl"
 
 
 def probe(name: str, provenance: Provenance, scope: Scope) -> Probe:
