@@ -36,7 +36,6 @@ from profiler.sensors.phone_gauge import (
 from profiler.sensors.power_supply import CurrentUnit
 
 _PERIOD_S = 1.0  # each sample starts a process here and some on the phone, which draw power themselves
-_REFRESH_S = 1.0  # assumed, as in profiler.sensors.battery: gauges renew their values every 0.2 to 30 s
 _ENERGY_VALUES = "/sys/bus/iio/devices/*/energy_value"
 _ENERGY_VALUE = re.compile(r"/sys/bus/iio/devices/[A-Za-z0-9_:.-]{1,64}/energy_value")
 _LIST = f"ls -1d {SUPPLIES}/*/* {_ENERGY_VALUES}"
@@ -122,9 +121,10 @@ class AdbSensor:
     `module`, where that says nothing. What a charging phone draws is missing; with `allow_charging` the battery's
     rails tell what flows there in either direction, scope `rail`, and the total is that of the supply rails.
 
-    `serial` says which phone; without, `ANDROID_SERIAL`, else the only one. Values are held for `period_s`; a gauge is
-    taken to be `refresh_s` old. A call that gives no answer is given up after `timeout_s`, and not tried again for as
-    long. `current_unit` settles what is guessed otherwise.
+    `serial` says which phone; without, `ANDROID_SERIAL`, else the only one. Values are held for `period_s`, and a
+    battery's are taken to be up to `refresh_s` old then: 1 s for files, 60 s for the service, unless told. A call that
+    gives no answer is given up after `timeout_s`, and not tried again for as long. `current_unit` settles what is
+    guessed otherwise.
 
     Raises ValueError where a time is not positive or the serial number is none.
     """
@@ -141,18 +141,19 @@ class AdbSensor:
         allow_charging: bool = False,
         current_unit: CurrentUnit | None = None,
         period_s: float = _PERIOD_S,
-        refresh_s: float = _REFRESH_S,
+        refresh_s: float | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        if not all(0 < time_s < math.inf for time_s in (period_s, refresh_s, timeout_s)):
-            raise ValueError(f"times must be positive, got {period_s}, {refresh_s} and {timeout_s}")
+        times_s = (period_s, timeout_s) if refresh_s is None else (period_s, timeout_s, refresh_s)
+        if not all(0 < time_s < math.inf for time_s in times_s):
+            raise ValueError(f"times must be positive, got {times_s}")
         self._root = root
         self._is_here = adb != "adb" or root.resolve() == Path("/")
         self._clock = clock
         self._client = AdbClient(adb=adb, serial=serial, timeout_s=timeout_s)
         self._period_s = period_s
         self._timeout_s = timeout_s
-        self._options = GaugeOptions(allow_charging, current_unit, period_s + refresh_s)
+        self._options = GaugeOptions(allow_charging, current_unit, period_s, refresh_s)
         self._phone: _Phone | None = None
         self._is_open = False
         self._due_ns: int | None = None
@@ -228,6 +229,7 @@ class AdbSensor:
                 total, scope = summed(odpm.first_j), Scope.MODULE
                 notes.append(_RAILS_ONLY)
         notes += ["no accuracy is documented, 5 % is assumed", "starts a process a sample, here and on the phone"]
+        notes.append("another device than this one: used only where it is named, with --sensor adb")
         if self._options.allow_charging:
             notes.append("what flows at the battery in either direction: with a charger not what the phone draws")
         return _Phone(gauge, odpm, rails, total, scope, "; ".join(notes))

@@ -69,8 +69,9 @@ def _drain(process: subprocess.Popen[bytes], deadline_s: float, max_bytes: int) 
         for descriptor in texts:
             selector.register(descriptor, selectors.EVENT_READ)
         while selector.get_map():
+            is_gone = process.poll() is not None  # asked first: what it wrote before is then there to be read
             ready = selector.select(_LOOK_S)
-            if not ready and process.poll() is not None:
+            if is_gone and not ready:
                 break  # what still holds the pipes is a service that it left behind
             if time.monotonic() > deadline_s:
                 raise TimeoutError

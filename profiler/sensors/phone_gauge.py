@@ -35,6 +35,11 @@ _ATTRIBUTES = ("type", "scope", "present", "online", "energy_full", "energy_full
 _PATH = re.compile(rf"{SUPPLIES}/(?P<name>[A-Za-z0-9_.-]{{1,64}})/(?P<attribute>[a-z_]{{1,32}})")
 _MAX_BYTES = 64
 _MAX_SUPPLIES = 32
+_FILE_REFRESH_S = 1.0  # assumed, as in profiler.sensors.battery: gauges renew their values every 0.2 to 30 s
+# The battery service looks once a minute while the phone is awake, at least, and in its sleep every ten: AOSP,
+# hardware/interfaces/health/utils/libhealthloop (DEFAULT_PERIODIC_CHORES_INTERVAL_FAST). Events of the driver's come
+# between, as often as it pleases.
+_SERVICE_REFRESH_S = 60.0
 # What a phone's charge counter counts in is not told; steps of 1 to 5 mAh are common. Assumed.
 _CHARGE_STEP_UAH = 5_000
 _J_PER_UAH_V = 3.6e-3
@@ -42,15 +47,20 @@ _J_PER_UAH_V = 3.6e-3
 
 @dataclass(frozen=True, slots=True)
 class GaugeOptions:
-    """What the gauges of a phone are told. `stale_s`: how old a reading can be, holding it included."""
+    """What the gauges of a phone are told. Values are held for `period_s`; `refresh_s` replaces what is assumed."""
 
     allow_charging: bool
     current_unit: CurrentUnit | None
-    stale_s: float
+    period_s: float
+    refresh_s: float | None
 
     @property
     def scope(self) -> Scope:
         return Scope.RAIL if self.allow_charging else Scope.DEVICE
+
+    def stale_s(self, assumed_refresh_s: float) -> float:
+        """How old a reading can be, holding it included."""
+        return self.period_s + (assumed_refresh_s if self.refresh_s is None else self.refresh_s)
 
 
 class Gauge(Protocol):
@@ -164,7 +174,8 @@ class SysfsGauge:
         self._paths = [supply.path / name for supply in found for name in _READ if supply.has(name)]
         self._paths += [charger.path / "online" for charger in feeding]
         self.commands = tuple(map(cat, self._paths))
-        rails = [rail for cell in self._cells for rail in rails_of(cell, options.allow_charging, options.stale_s)]
+        stale_s = options.stale_s(_FILE_REFRESH_S)
+        rails = [rail for cell in self._cells for rail in rails_of(cell, options.allow_charging, stale_s)]
         self.rails = tuple(rails)
         self.notes = (*map(_unit_note, self._cells), *(f"{other.name} not counted, the same cell" for other in others))
 
@@ -215,15 +226,16 @@ class DumpsysGauge:
         self.notes: tuple[str, ...] = (f"{DUMPSYS}{words}",)
 
     def _rails(self, voltage_v: float) -> Iterable[Rail]:
+        stale_s = self._options.stale_s(_SERVICE_REFRESH_S)
         power = Rail(
             name="battery",
             scope=self._options.scope,
             kind=RailKind.POWER_W,
             provenance=Provenance.INTEGRATED,
-            min_period_s=self._options.stale_s,
+            min_period_s=stale_s,
             resolution=CURRENT_STEP_A * voltage_v,
             gain_err=GAIN_ERR,
-            edge_jitter_s=self._options.stale_s,
+            edge_jitter_s=stale_s,
             max_power_w=PHONE_MAX_POWER_W,
         )
         if self._has_power:
@@ -234,10 +246,10 @@ class DumpsysGauge:
                 scope=self._options.scope,
                 kind=RailKind.COUNTER_J,
                 provenance=Provenance.INTEGRATED,  # the charge is counted, its voltage only looked at now and then
-                min_period_s=self._options.stale_s,
+                min_period_s=stale_s,
                 resolution=_CHARGE_STEP_UAH * _J_PER_UAH_V * voltage_v,
                 gain_err=GAIN_ERR,
-                edge_jitter_s=self._options.stale_s,
+                edge_jitter_s=stale_s,
                 max_power_w=PHONE_MAX_POWER_W,
                 parent=power.name if self._has_power else None,
             )
