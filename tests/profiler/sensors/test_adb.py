@@ -330,7 +330,7 @@ def test_which_of_several_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         sensor_of(phone, serial="a b")
 
 
-@pytest.mark.parametrize("wrong", ["garbage", "huge", "broken", "error"])
+@pytest.mark.parametrize("wrong", ["garbage", "huge", "broken", "early", "chatty", "error"])
 def test_an_adb_that_goes_wrong_is_unavailable_and_then_a_gap(tmp_path: Path, clock: FakeClock, wrong: str) -> None:
     phone = with_files(tmp_path / "adb")
     sensor = opened(phone, clock)
@@ -352,6 +352,7 @@ def test_an_adb_that_hangs_is_given_up_and_not_asked_again_at_once(tmp_path: Pat
     for _ in range(3):
         with pytest.raises(SensorError, match="no answer within 1 s"):
             sensor.read()
+        time.sleep(0.05)  # longer than values are held
     calls = phone.n_calls
     started_s = time.monotonic()
     with pytest.raises(SensorError):
