@@ -20,17 +20,13 @@ ENTRY_POINT_GROUP = "fedmeter.sensors"
 
 @dataclass(frozen=True, slots=True)
 class Available:
-    """A sensor that can be opened: its rails, and which of them make up the device's total.
-
-    `is_elsewhere`: they are those of another machine, so that this one is metered with it only where it is asked for.
-    """
+    """A sensor that can be opened: its rails, and which of them make up the device's total."""
 
     rails: tuple[Rail, ...]
     total: tuple[str, ...]
     scope: Scope
     provenance: Provenance
     notes: str = ""
-    is_elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +47,8 @@ class Sensor(Protocol):
 
     `probe` never raises. `read` returns one value a rail, in the order of `probe().rails`: joules for a counter, watts
     for power, None for a rail that cannot be read now. It raises SensorError only where no rail can be read.
+
+    A class that measures another machine than the one it runs on says `is_elsewhere = True`.
     """
 
     name: str
@@ -81,10 +79,16 @@ def sys_dir(root: Path) -> Path:
     return below if below.is_dir() or not (root / "class").is_dir() else root
 
 
-def discover(root: Path, clock: Clock, *, allow_charging: bool = False) -> Iterator[Sensor]:
+def is_elsewhere(sensor: object) -> bool:
+    """Whether a sensor, or its class, measures another machine: this one is then never metered with it unasked."""
+    return getattr(sensor, "is_elsewhere", False) is True
+
+
+def discover(root: Path, clock: Clock, *, allow_charging: bool = False, elsewhere: bool = False) -> Iterator[Sensor]:
     """Every sensor that is installed, built in or not, through the entry points `fedmeter.sensors`, by name.
 
     `allow_charging` is for those that know it: to tell what flows at a battery even where that is not what is drawn.
+    Sensors of other machines are left out, as asking those takes time and may start services, unless `elsewhere`.
     One that cannot even be loaded is there as well, as one that is not available: it must not take the others along.
     """
     from importlib.metadata import entry_points  # costs 20 ms, so only when asked for
@@ -94,6 +98,8 @@ def discover(root: Path, clock: Clock, *, allow_charging: bool = False) -> Itera
             factory: Callable[..., Sensor] = entry.load()
         except (ImportError, AttributeError) as error:
             yield Broken(entry.name, f"{entry.value} cannot be loaded: {error}")
+            continue
+        if is_elsewhere(factory) and not elsewhere:
             continue
         knows = allow_charging and _knows(factory, "allow_charging")
         yield factory(root, clock, allow_charging=True) if knows else factory(root, clock)
@@ -135,7 +141,7 @@ _SCOPE_ORDER = tuple(Scope)
 
 def best(probes: list[Probe]) -> Probe | None:
     """The probe to meter this machine with: measured before modelled, then the widest scope, then counter first."""
-    usable = [probe for probe in probes if isinstance(probe.outcome, Available) and not probe.outcome.is_elsewhere]
+    usable = [probe for probe in probes if isinstance(probe.outcome, Available) and not is_elsewhere(probe.sensor)]
     return min(usable, key=_preference, default=None)
 
 

@@ -65,7 +65,7 @@ def ask(options: argparse.Namespace, clock: Clock) -> list[Probe]:
     root: Path = options.sysfs_root
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder.", remedy="Give --sysfs-root a file system root.")
-    sensors = discover(root, clock, allow_charging=options.allow_charging)
+    sensors = discover(root, clock, allow_charging=options.allow_charging, elsewhere=True)
     return [Probe(sensor, sensor.probe()) for sensor in sensors]
 
 

@@ -130,6 +130,7 @@ class AdbSensor:
     """
 
     name = "adb"
+    is_elsewhere = True
 
     def __init__(
         self,
@@ -174,7 +175,7 @@ class AdbSensor:
         if not self._is_open:  # what is being read stays what was opened
             self._phone = found
         provenance = weakest(rail.provenance for rail in found.rails if rail.name in found.total)
-        return Available(found.rails, found.total, found.scope, provenance, found.notes, is_elsewhere=True)
+        return Available(found.rails, found.total, found.scope, provenance, found.notes)
 
     def _look(self) -> _Phone | Unavailable:
         """Raises DeviceError where the phone cannot be asked, ValueError where its answers make no sense."""

@@ -51,6 +51,15 @@ def test_options_reach_those_sensors_that_know_them(tmp_path: Path, monkeypatch:
     assert other.name == "rapl"
 
 
+def test_sensors_of_other_machines_are_found_only_where_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = EntryPoint("adb", "profiler.sensors.adb:AdbSensor", "fedmeter.sensors")
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry])
+    assert list(discover(tmp_path, FakeClock())) == []
+    assert [sensor.name for sensor in discover(tmp_path, FakeClock(), elsewhere=True)] == ["adb"]
+
+
 def probe(name: str, provenance: Provenance, scope: Scope) -> Probe:
     rail = Rail("r", scope, RailKind.POWER_W, provenance)
     sensor = FakeSensor([rail], lambda t_s: [1.0], FakeClock(), name=name, scope=scope)

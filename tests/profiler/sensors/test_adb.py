@@ -11,7 +11,7 @@ from profiler.clock import FakeClock, SystemClock
 from profiler.errors import DeviceError, SensorError
 from profiler.quantities import Provenance, RailKind, Scope
 from profiler.sampler import Sampler
-from profiler.sensor import Available, Probe, Unavailable, best
+from profiler.sensor import Available, Probe, Unavailable, best, is_elsewhere
 from profiler.sensors.adb import AdbSensor
 from profiler.sensors.adb_client import AdbClient
 from profiler.sensors.odpm import SERVICE
@@ -402,7 +402,7 @@ def test_constant_power_is_exact_to_the_joule(tmp_path: Path, clock: FakeClock) 
 def test_it_is_never_taken_for_the_meter_of_this_machine(tmp_path: Path) -> None:
     sensor = sensor_of(with_files(tmp_path / "adb"))
     outcome = available(sensor)
-    assert outcome.is_elsewhere
+    assert is_elsewhere(sensor)
     assert "--sensor adb" in outcome.notes
     assert best([Probe(sensor, outcome)]) is None
 
