@@ -404,7 +404,7 @@ def test_it_is_never_taken_for_the_meter_of_this_machine(tmp_path: Path) -> None
     outcome = available(sensor)
     assert is_elsewhere(sensor)
     assert "--sensor adb" in outcome.notes
-    assert best([Probe(sensor, outcome)]) is None
+    assert not best([Probe(sensor, outcome)])
 
 
 def test_a_reading_that_was_opened_stays_in_its_rails(tmp_path: Path, clock: FakeClock) -> None:
