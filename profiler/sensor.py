@@ -51,6 +51,8 @@ class Sensor(Protocol):
 
     `probe` never raises. `read` returns one value a rail, in the order of `probe().rails`: joules for a counter, watts
     for power, None for a rail that cannot be read now. It raises SensorError only where no rail can be read.
+
+    A class that measures another machine than the one it runs on says `is_elsewhere = True`.
     """
 
     name: str
@@ -81,20 +83,39 @@ def sys_dir(root: Path) -> Path:
     return below if below.is_dir() or not (root / "class").is_dir() else root
 
 
-def discover(root: Path, clock: Clock) -> Iterator[Sensor]:
+def is_elsewhere(sensor: object) -> bool:
+    """Whether a sensor, or its class, measures another machine: this one is then never metered with it unasked."""
+    return getattr(sensor, "is_elsewhere", False) is True
+
+
+def discover(root: Path, clock: Clock, *, allow_charging: bool = False, elsewhere: bool = False) -> Iterator[Sensor]:
     """Every sensor that is installed, built in or not, through the entry points `fedmeter.sensors`, by name.
 
+    `allow_charging` is for those that know it: to tell what flows at a battery even where that is not what is drawn.
+    Sensors of other machines are left out, as asking those takes time and may start services, unless `elsewhere`.
     One that cannot even be loaded is there as well, as one that is not available: it must not take the others along.
     """
     from importlib.metadata import entry_points  # costs 20 ms, so only when asked for
 
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
         try:
-            factory: SensorFactory = entry.load()
+            factory: Callable[..., Sensor] = entry.load()
         except (ImportError, AttributeError) as error:
             yield Broken(entry.name, f"{entry.value} cannot be loaded: {error}")
             continue
-        yield factory(root, clock)
+        if is_elsewhere(factory) and not elsewhere:
+            continue
+        knows = allow_charging and _knows(factory, "allow_charging")
+        yield factory(root, clock, allow_charging=True) if knows else factory(root, clock)
+
+
+def _knows(factory: Callable[..., Sensor], option: str) -> bool:
+    import inspect
+
+    try:
+        return option in inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # one that is written in C
+        return False
 
 
 class Broken:
@@ -125,14 +146,14 @@ _APART: dict[Scope, tuple[Scope, ...]] = {Scope.HOST: (Scope.GPU,)}
 
 
 def best(probes: Sequence[Probe], preferred: Collection[str] = ()) -> list[Probe]:
-    """The probes to meter with: the best one, and with it those that measure what it does not contain; [] of none.
+    """The probes to meter this machine with: the best, and with it what measures what it does not contain; or none.
 
     A preferred name comes first, then measured before modelled, then the widest scope, then who reads its hardware by
     the better way (`Available.same_as`), then counter before power.
     `profiler.combined.combined` makes one sensor of them.
     """
     usable = sorted(
-        (probe for probe in probes if isinstance(probe.outcome, Available)),
+        (probe for probe in probes if isinstance(probe.outcome, Available) and not is_elsewhere(probe.sensor)),
         key=lambda probe: (probe.sensor.name not in preferred, *_preference(probe)),
     )
     if not usable:

@@ -20,12 +20,18 @@ MAX_SECONDS = 366 * 86400.0
 DEFAULT_RATE_HZ = 10.0
 
 
-def add_root(parser: argparse.ArgumentParser) -> None:
+def add_probing(parser: argparse.ArgumentParser) -> None:
+    """What decides how sensors are looked for."""
     parser.add_argument("--sysfs-root", type=Path, default=Path("/"), metavar="DIR", help="read below DIR instead of /")
+    parser.add_argument(
+        "--allow-charging",
+        action="store_true",
+        help="read batteries with a charger connected too: what flows there is then not what the device draws",
+    )
 
 
 def add_sensor(parser: argparse.ArgumentParser) -> None:
-    add_root(parser)
+    add_probing(parser)
     parser.add_argument("--sensor", metavar="NAME", help="meter with this one instead of the best that is available")
     parser.add_argument(
         "--rate",
@@ -55,19 +61,22 @@ def number(what: str, limit: float) -> Callable[[str], float]:
     return parse
 
 
-def ask(root: Path, clock: Clock) -> list[Probe]:
-    """What every sensor says about the machine below `root`. Raises UsageError where that is no folder."""
+def ask(options: argparse.Namespace, clock: Clock) -> list[Probe]:
+    """What every sensor says about the machine, as `add_probing` was answered. Raises UsageError on a wrong root."""
+    root: Path = options.sysfs_root
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder.", remedy="Give --sysfs-root a file system root.")
-    return [Probe(sensor, sensor.probe()) for sensor in discover(root, clock)]
+    sensors = discover(root, clock, allow_charging=options.allow_charging, elsewhere=True)
+    return [Probe(sensor, sensor.probe()) for sensor in sensors]
 
 
-def choose(root: Path, name: str | None, clock: Clock) -> tuple[Sensor, Available]:
-    """The named sensor, or the best one, together with those that measure what it does not contain.
+def choose(options: argparse.Namespace, clock: Clock) -> tuple[Sensor, Available]:
+    """The sensor that was named, or the best one of this machine, with those that measure what it does not contain.
 
     Raises UsageError where no sensor is called that, SensorError where it, or every one, is unavailable.
     """
-    probes = ask(root, clock)
+    probes = ask(options, clock)
+    name: str | None = options.sensor
     if name is None:
         if not (used := best(probes)):
             raise SensorError(

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from profiler.clock import SystemClock
-from profiler.commands.common import add_root, ask
+from profiler.commands.common import add_probing, ask
 from profiler.sensor import Available, Probe, best
 
 HELP = "the sensors of this machine: available, or why not and what to do"
@@ -17,13 +17,13 @@ _COLUMNS = ("sensor", "available", "provenance", "scope", "total", "remarks")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_root(parser)
+    add_probing(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
 
 
 def run(options: argparse.Namespace) -> int:
     """0, or 3 where no sensor at all can be used. Raises UsageError where the root is no folder."""
-    probes = ask(options.sysfs_root, SystemClock())
+    probes = ask(options, SystemClock())
     used = best(probes)
     rows = [_row(probe, probe in used) for probe in probes]
     print(json.dumps({"sensors": rows}, ensure_ascii=False) if options.json else _table(rows))

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.command:
         raise UsageError("measure needs a command.", remedy="Put it last: python -m profiler measure -- CMD ...")
     clock = SystemClock()
-    sensor, _ = choose(options.sysfs_root, options.sensor, clock)
+    sensor, _ = choose(options, clock)
     meter = Meter(sensor, clock, options.rate, ResourceReader(clock, options.sysfs_root))
     output = None if options.output is None else created(options.output)  # before there is anything to lose
     with output or nullcontext():

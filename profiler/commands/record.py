@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
     if options.command and options.seconds is not None:
         raise UsageError("record takes --seconds or a command, not both.", remedy="A command ends by itself.")
     clock = SystemClock()
-    sensor, _ = choose(options.sysfs_root, options.sensor, clock)
+    sensor, _ = choose(options, clock)
     meter = Meter(sensor, clock, options.rate, ResourceReader(clock, options.sysfs_root))
     writer = TraceWriter(options.output, meter.available)
     meter.listeners.append(writer)

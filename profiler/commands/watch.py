@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """0, however it is ended. Raises SensorError where nothing can be metered."""
     clock = SystemClock()
-    sensor, _ = choose(options.sysfs_root, options.sensor, clock)
+    sensor, _ = choose(options, clock)
     meter = Meter(sensor, clock, options.rate)
     live = Live(meter.available, options.rate)
     meter.listeners.append(live)

@@ -17,6 +17,7 @@ from profiler.errors import SensorError
 from profiler.files import printable, text
 from profiler.quantities import Provenance, Rail, RailKind, Scope
 from profiler.sensor import Available, Unavailable
+from profiler.sensors.bounded_process import run_bounded
 
 _MODEL = re.compile(r"Raspberry Pi (5|500|Compute Module 5)\b.*")  # the boards with this chip
 _READING = re.compile(
@@ -160,20 +161,10 @@ def _rail(name: str, volts: float) -> Rail:
 
 def _vcgencmd() -> bytes:
     """Raises OSError: FileNotFoundError without the command, TimeoutError where it hangs, else with what it says."""
-    import subprocess  # 10 ms, and only a Raspberry Pi needs it
-
     try:
-        done = subprocess.run(
-            ["vcgencmd", "pmic_read_adc"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise TimeoutError(f"vcgencmd gave no answer within {_TIMEOUT_S} s") from error
-    if done.returncode != 0:
-        said = done.stdout[:_MAX_OUTPUT_BYTES].decode("ascii", errors="replace").strip()
-        raise OSError(f"vcgencmd failed: {said!r:.200}")
+        done = run_bounded(["vcgencmd", "pmic_read_adc"], timeout_s=_TIMEOUT_S, max_bytes=_MAX_OUTPUT_BYTES)
+    except OverflowError as error:
+        raise OSError(f"vcgencmd: {error}") from error
+    if done.status != 0:
+        raise OSError(f"vcgencmd failed: {done.complaint!r}")
     return done.stdout

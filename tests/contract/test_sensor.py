@@ -15,6 +15,7 @@ from profiler.combined import CombinedSensor
 from profiler.errors import SensorError
 from profiler.quantities import Provenance, RailKind, weakest
 from profiler.sensor import Available, Sensor, Unavailable
+from profiler.sensors.adb import AdbSensor
 from profiler.sensors.battery import BatterySensor
 from profiler.sensors.cpu_model import CpuModelSensor
 from profiler.sensors.external import ExternalSensor
@@ -25,6 +26,7 @@ from profiler.sensors.rapl import RaplSensor
 from profiler.sensors.raspberry_pi import RaspberryPiSensor
 from profiler.sensors.replay import ReplaySensor, write_trace
 from profiler.sensors.tegrastats import TegrastatsSensor, TegrastatsStream
+from tests.fixtures.adb import odpm_files, phone_with_files
 from tests.fixtures.jetson import BOARDS, build_jetson
 from tests.fixtures.meters import build_stream
 from tests.fixtures.nvml import FakeGpu, FakeNvml
@@ -62,6 +64,12 @@ def _battery(root: Path, clock: Clock) -> Sensor:
 def _battery_of_phone(root: Path, clock: Clock) -> Sensor:
     phone(root)
     return BatterySensor(root, clock)
+
+
+def _adb(root: Path, clock: Clock) -> Sensor:
+    phone = phone_with_files(root / "adb")
+    odpm_files(phone)
+    return AdbSensor(root, clock, adb=phone.adb)
 
 
 def _raspberry_pi(root: Path, clock: Clock) -> Sensor:
@@ -125,6 +133,7 @@ CASES = {
     "replay": Case(_replay, lambda root, clock: ReplaySensor(root / "none.jsonl", clock)),
     "battery": Case(_battery, BatterySensor),
     "battery of a phone": Case(_battery_of_phone, BatterySensor),
+    "adb": Case(_adb, lambda root, clock: AdbSensor(root, clock, adb=str(root / "no-adb"))),
     "raspberry_pi": Case(_raspberry_pi, RaspberryPiSensor),
     "external": Case(_external, ExternalSensor),
     "nvml": Case(_nvml, NvmlSensor),

@@ -13,6 +13,7 @@ from profiler.errors import SensorError
 from profiler.quantities import Provenance, Rail, RailKind, Scope
 from profiler.sensor import Available, Broken, Probe, Unavailable, best, discover
 from profiler.sensors.fake import FakeSensor
+from tests.fixtures.power_supply import phone_charging
 
 
 def test_the_built_in_sensors_are_found_by_name(tmp_path: Path) -> None:
@@ -33,6 +34,31 @@ def test_a_sensor_that_cannot_be_loaded_takes_no_other_along(tmp_path: Path, mon
     with pytest.raises(SensorError, match="cannot be loaded"):
         broken.open()
     assert model.name == "cpu_model"
+
+
+def test_options_reach_those_sensors_that_know_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    phone_charging(tmp_path)
+    entries = [
+        EntryPoint("battery", "profiler.sensors.battery:BatterySensor", "fedmeter.sensors"),
+        EntryPoint("rapl", "profiler.sensors.rapl:RaplSensor", "fedmeter.sensors"),
+    ]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: entries)
+    refused, _ = discover(tmp_path, FakeClock())
+    assert isinstance(refused.probe(), Unavailable)
+    allowed, other = discover(tmp_path, FakeClock(), allow_charging=True)
+    outcome = allowed.probe()
+    assert not isinstance(outcome, Unavailable)
+    assert outcome.scope is Scope.RAIL
+    assert other.name == "rapl"
+
+
+def test_sensors_of_other_machines_are_found_only_where_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = EntryPoint("adb", "profiler.sensors.adb:AdbSensor", "fedmeter.sensors")
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry])
+    assert list(discover(tmp_path, FakeClock())) == []
+    assert [sensor.name for sensor in discover(tmp_path, FakeClock(), elsewhere=True)] == ["adb"]
 
 
 def probe(name: str, provenance: Provenance, scope: Scope) -> Probe:
