@@ -131,13 +131,29 @@ def best(probes: Sequence[Probe], preferred: Collection[str] = ()) -> list[Probe
     `profiler.combined.combined` makes one sensor of them.
     """
     usable = sorted(
-        (probe for probe in probes if isinstance(probe.outcome, Available)),
-        key=lambda probe: (probe.sensor.name not in preferred, *_preference(probe)),
+        distinct(probes, preferred), key=lambda probe: (probe.sensor.name not in preferred, *_preference(probe))
     )
     if not usable:
         return []
     first, *others = usable
     return [first, *(other for other in others if _is_apart(_outcome(first), _outcome(other)))]
+
+
+def distinct(probes: Sequence[Probe], preferred: Collection[str] = ()) -> list[Probe]:
+    """The available probes, one for each piece of hardware: the preferred, else the one that others fall back from.
+
+    Where that one is not available, the best of its fallbacks takes its place.
+    """
+    ways: dict[str, list[Probe]] = {}
+    for probe in probes:
+        if isinstance(probe.outcome, Available):
+            ways.setdefault(probe.outcome.same_as or probe.sensor.name, []).append(probe)
+    return [min(group, key=lambda probe: _standing(probe, preferred)) for group in ways.values()]
+
+
+def _standing(probe: Probe, preferred: Collection[str]) -> tuple[bool, bool, tuple[bool, int, int, str]]:
+    """Order among several ways to the same hardware."""
+    return probe.sensor.name not in preferred, bool(_outcome(probe).same_as), _preference(probe)
 
 
 def _is_apart(first: Available, other: Available) -> bool:

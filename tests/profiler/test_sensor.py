@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from profiler.clock import FakeClock
 from profiler.errors import SensorError
 from profiler.quantities import Provenance, Rail, RailKind, Scope
-from profiler.sensor import Broken, Probe, Unavailable, best, discover
+from profiler.sensor import Available, Broken, Probe, Unavailable, best, discover, distinct
 from profiler.sensors.fake import FakeSensor
 
 
@@ -66,3 +67,35 @@ def test_cards_are_added_to_packages_and_to_nothing_that_contains_them() -> None
     assert best([card, package, wall]) == [wall]
     assert best([card, model]) == [card], "a modelled part would make the sum a model"
     assert best([card, model], preferred=["model"]) == [model]
+
+
+def fallback(name: str, preferred: str, provenance: Provenance, scope: Scope) -> Probe:
+    there = probe(name, provenance, scope)
+    assert isinstance(there.outcome, Available)
+    return Probe(there.sensor, replace(there.outcome, same_as=preferred))
+
+
+def test_a_fallback_stands_back_and_is_never_one_part_more() -> None:
+    own = probe("rapl", Provenance.COUNTER, Scope.HOST)
+    other = fallback("pyrapl", "rapl", Provenance.COUNTER, Scope.HOST)  # comes first by name
+    wider = fallback("wide", "rapl", Provenance.COUNTER, Scope.WALL)
+    gpu = probe("gpu", Provenance.COUNTER, Scope.GPU)
+    for probes in ([own, other, gpu, wider], [wider, gpu, other, own]):
+        assert best(probes) == [own, gpu]
+        assert {probe.sensor.name for probe in distinct(probes)} == {"rapl", "gpu"}
+        assert best(probes, ["pyrapl"]) == [other, gpu]  # asked for by name, and in the place of the other
+
+
+def test_two_ways_to_a_card_are_not_two_cards() -> None:
+    host = probe("rapl", Provenance.COUNTER, Scope.HOST)
+    card = probe("nvml", Provenance.COUNTER, Scope.GPU)
+    again = fallback("smi", "nvml", Provenance.INTEGRATED, Scope.GPU)
+    assert best([host, again, card]) == [host, card]
+
+
+def test_the_best_fallback_serves_where_the_preferred_one_cannot() -> None:
+    refused = Probe(probe("jetson", Provenance.INTEGRATED, Scope.MODULE).sensor, Unavailable("no"))
+    slow = fallback("tegrastats", "jetson", Provenance.INTEGRATED, Scope.MODULE)
+    fast = fallback("jtop", "jetson", Provenance.INTEGRATED, Scope.MODULE)
+    assert best([refused, slow, fast]) == [fast]
+    assert distinct([refused, slow, fast]) == [fast]  # two ways to the same chips, not two boards
