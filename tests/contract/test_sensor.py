@@ -21,6 +21,7 @@ from profiler.sensors.external import ExternalSensor
 from profiler.sensors.fake import FakeSensor
 from profiler.sensors.jetson import JetsonSensor
 from profiler.sensors.nvml import NvmlSensor
+from profiler.sensors.pyrapl import PyRaplSensor
 from profiler.sensors.rapl import RaplSensor
 from profiler.sensors.raspberry_pi import RaspberryPiSensor
 from profiler.sensors.replay import ReplaySensor, write_trace
@@ -30,6 +31,7 @@ from tests.fixtures.meters import build_stream
 from tests.fixtures.nvml import FakeGpu, FakeNvml
 from tests.fixtures.power_supply import laptop, phone
 from tests.fixtures.powercap import build_tree
+from tests.fixtures.pyrapl import fake_pyrapl
 from tests.fixtures.raspberry_pi import PMIC, model
 from tests.fixtures.tegrastats import tegrastats_of_log, tegrastats_program
 from tests.profiler.rails import counter_rail, power_rail
@@ -52,6 +54,11 @@ class Case:
 def _rapl(root: Path, clock: Clock) -> Sensor:
     build_tree(root, packages=2, psys=True, mmio=True)
     return RaplSensor(root, clock)
+
+
+def _pyrapl(root: Path, clock: Clock) -> Sensor:
+    build_tree(root, packages=2)
+    return PyRaplSensor(root, clock, load=lambda: fake_pyrapl(root, [0, 1]))
 
 
 def _battery(root: Path, clock: Clock) -> Sensor:
@@ -115,6 +122,7 @@ def _combined(root: Path, clock: Clock) -> Sensor:
 CASES = {
     "combined": Case(_combined, lambda root, clock: CombinedSensor([RaplSensor(root, clock)])),
     "rapl": Case(_rapl, RaplSensor),
+    "pyrapl": Case(_pyrapl, PyRaplSensor),
     "jetson iio": Case(_jetson("TX2"), JetsonSensor),
     "jetson hwmon": Case(_jetson("AGX Orin"), JetsonSensor),
     "jetson ina238": Case(_jetson("Thor"), JetsonSensor),
