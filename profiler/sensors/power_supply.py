@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 CurrentUnit = Literal["uA", "mA"]
 
@@ -24,6 +24,22 @@ _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _ACPI_NAME = re.compile(r"(BAT|CMB)[0-9A-Z]?")
 _MA_BELOW = 5000  # a device whose processor is awake draws more than 5 mA and, if a phone, less than 5 A
 _MIN_CHANGES = 4
+
+
+class Attribute(Protocol):
+    """One file of a supply that can be read again and again."""
+
+    path: Path
+
+    def text(self) -> str:
+        """Raises OSError, or ValueError where the text is cut off."""
+        ...
+
+    def integer(self) -> int:
+        """Raises OSError, or ValueError where there is no decimal number."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class KeptFile:
@@ -52,10 +68,7 @@ class KeptFile:
 
     def integer(self) -> int:
         """Raises OSError, or ValueError where there is no decimal number."""
-        text = self.text()
-        if not _INTEGER.fullmatch(text):
-            raise ValueError(f"{self.path} says {text!r:.40}, which is no number")
-        return int(text)
+        return decimal(self.path, self.text())
 
     def close(self) -> None:
         file, self._file = self._file, None
@@ -67,10 +80,21 @@ class KeptFile:
             self.close()
         if self._file is None:
             self._file = _open(self.path)
-        text = os.pread(self._file, _MAX_FILE_BYTES, 0)
-        if not text or (self._needs_newline and not text.endswith(b"\n")):
-            raise ValueError(f"{self.path} is empty or cut off")
-        return text.decode("ascii", errors="replace").strip()
+        return whole_text(self.path, os.pread(self._file, _MAX_FILE_BYTES, 0), needs_newline=self._needs_newline)
+
+
+def whole_text(path: Path, content: bytes, *, needs_newline: bool) -> str:
+    """What an attribute says. Raises ValueError where it is empty or cut off."""
+    if not content or (needs_newline and not content.endswith(b"\n")):
+        raise ValueError(f"{path} is empty or cut off")
+    return content.decode("ascii", errors="replace").strip()
+
+
+def decimal(path: Path, text: str) -> int:
+    """Raises ValueError where it is no decimal number."""
+    if not _INTEGER.fullmatch(text):
+        raise ValueError(f"{path} says {text!r:.40}, which is no number")
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +110,10 @@ class Supply:
     def is_acpi(self) -> bool:
         return _ACPI_NAME.fullmatch(self.name) is not None
 
-    def file(self, attribute: str) -> KeptFile:
+    def has(self, attribute: str) -> bool:
+        return (self.path / attribute).exists()
+
+    def file(self, attribute: str) -> Attribute:
         return KeptFile(self.path / attribute, needs_newline=self.has_newlines)
 
     def integer(self, attribute: str) -> int:
@@ -107,7 +134,7 @@ class Supply:
 
 
 def find_supplies(folder: Path) -> list[Supply]:
-    """Every supply of the machine itself, by name; those of mice and keyboards have `scope` Device. Raises OSError."""
+    """Every supply of the machine itself, by name. Raises OSError."""
     if not folder.is_dir():
         return []
     paths = itertools.islice(sorted(folder.iterdir()), _MAX_SUPPLIES)
@@ -120,7 +147,12 @@ def _supply(path: Path) -> Supply | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     supply = Supply(path.name, path, text.decode("ascii", errors="replace").strip(), text.endswith(b"\n"))
-    return None if _says(supply, "scope", "Device") or _says(supply, "present", "0") else supply
+    return supply if is_own(supply) else None
+
+
+def is_own(supply: Supply) -> bool:
+    """Whether it is there and feeds the machine itself; those of mice and keyboards have `scope` Device."""
+    return not (_says(supply, "scope", "Device") or _says(supply, "present", "0"))
 
 
 def _open(path: Path) -> int:
@@ -158,13 +190,13 @@ def batteries(supplies: Iterable[Supply]) -> tuple[list[Supply], list[Supply]]:
 
 
 def _gives_power(supply: Supply) -> bool:
-    present = {name for name in ("power_now", "current_now", "voltage_now") if (supply.path / name).exists()}
+    present = {name for name in ("power_now", "current_now", "voltage_now") if supply.has(name)}
     return "power_now" in present or present >= {"current_now", "voltage_now"}
 
 
 def chargers(supplies: Iterable[Supply]) -> list[Supply]:
     """What can feed the machine from outside: everything with `online` but batteries and other machines' UPS."""
-    return [s for s in supplies if s.type not in ("Battery", "UPS") and (s.path / "online").exists()]
+    return [s for s in supplies if s.type not in ("Battery", "UPS") and s.has("online")]
 
 
 def volts(raw: int) -> float:
