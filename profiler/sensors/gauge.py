@@ -24,7 +24,8 @@ CURRENT_STEP_A = 0.001
 _POWER_STEP_W = 0.01
 _ENERGY_STEP_J = 36.0
 _J_PER_UWH = 3.6e-3
-_MAX_POWER_W = {True: 300.0, False: 150.0}  # of an ACPI battery, of another: more is a wrong unit, not a draw
+PHONE_MAX_POWER_W = 150.0  # more is a wrong unit, not a draw
+_ACPI_MAX_POWER_W = 300.0
 _MAX_ASSUMED_MA = 10_000  # a gauge taken for one of mA that says more gives µA after all
 _NOT_THERE = (errno.ENOENT, errno.ENODEV, errno.ENODATA)  # a charger that went with its dock, or that has no state
 
@@ -50,7 +51,16 @@ class Cell:
 
     @property
     def max_power_w(self) -> float:
-        return _MAX_POWER_W[self.supply.is_acpi]
+        return _ACPI_MAX_POWER_W if self.supply.is_acpi else PHONE_MAX_POWER_W
+
+
+def watts(current: int, unit: CurrentUnit, voltage_v: float, *, is_unit_told: bool) -> float:
+    """The magnitude of a current times its voltage. Raises ValueError where the unit was guessed, and wrongly."""
+    if unit == "uA":
+        return abs(current) / 1e6 * voltage_v
+    if abs(current) >= _MAX_ASSUMED_MA and not is_unit_told:
+        raise ValueError(f"a current of {current} cannot be in mA")
+    return abs(current) / 1e3 * voltage_v
 
 
 def cell_of(supply: Supply, unit: CurrentUnit | None) -> Cell:
@@ -149,11 +159,8 @@ class _OpenCell:
         raw = abs(self._power.integer())
         if self._cell.power == "power_now":
             return raw / 1e6
-        if self._cell.unit == "uA":
-            return raw / 1e6 * volts(self._voltage.integer())
-        if raw >= _MAX_ASSUMED_MA and not self._cell.is_unit_told:
-            raise ValueError(f"{self._power.path}: {raw} cannot be mA")
-        return raw / 1e3 * volts(self._voltage.integer())
+        unit = self._cell.unit or "uA"
+        return watts(raw, unit, volts(self._voltage.integer()), is_unit_told=self._cell.is_unit_told)
 
     def energy_j(self) -> float | None:
         """What has left the battery since it was full. None where it cannot be read now."""

@@ -26,6 +26,7 @@ from profiler.sensors.rapl import RaplSensor
 from profiler.sensors.raspberry_pi import RaspberryPiSensor
 from profiler.sensors.replay import ReplaySensor, write_trace
 from profiler.sensors.tegrastats import TegrastatsSensor, TegrastatsStream
+from profiler.sensors.termux import TermuxSensor
 from tests.fixtures.jetson import BOARDS, build_jetson
 from tests.fixtures.meters import build_stream
 from tests.fixtures.nvml import FakeGpu, FakeNvml
@@ -34,6 +35,7 @@ from tests.fixtures.powercap import build_tree
 from tests.fixtures.pyrapl import fake_pyrapl
 from tests.fixtures.raspberry_pi import PMIC, model
 from tests.fixtures.tegrastats import tegrastats_of_log, tegrastats_program
+from tests.fixtures.termux import FakeTermux, told
 from tests.profiler.rails import counter_rail, power_rail
 
 PROC_STAT = """cpu  1000 20 300 5000 10 5 15 40 200 0
@@ -69,6 +71,12 @@ def _battery(root: Path, clock: Clock) -> Sensor:
 def _battery_of_phone(root: Path, clock: Clock) -> Sensor:
     phone(root)
     return BatterySensor(root, clock)
+
+
+def _termux(root: Path, clock: Clock) -> Sensor:
+    termux = FakeTermux(root)
+    termux.says(told())
+    return TermuxSensor(root, clock, command=termux.command)
 
 
 def _raspberry_pi(root: Path, clock: Clock) -> Sensor:
@@ -133,6 +141,7 @@ CASES = {
     "replay": Case(_replay, lambda root, clock: ReplaySensor(root / "none.jsonl", clock)),
     "battery": Case(_battery, BatterySensor),
     "battery of a phone": Case(_battery_of_phone, BatterySensor),
+    "termux": Case(_termux, TermuxSensor),
     "raspberry_pi": Case(_raspberry_pi, RaspberryPiSensor),
     "external": Case(_external, ExternalSensor),
     "nvml": Case(_nvml, NvmlSensor),
