@@ -21,6 +21,7 @@ from profiler.sensors.external import ExternalSensor
 from profiler.sensors.fake import FakeSensor
 from profiler.sensors.jetson import JetsonSensor
 from profiler.sensors.nvml import NvmlSensor
+from profiler.sensors.jtop import JtopSensor
 from profiler.sensors.pyrapl import PyRaplSensor
 from profiler.sensors.rapl import RaplSensor
 from profiler.sensors.raspberry_pi import RaspberryPiSensor
@@ -28,6 +29,7 @@ from profiler.sensors.replay import ReplaySensor, write_trace
 from profiler.sensors.tegrastats import TegrastatsSensor, TegrastatsStream
 from profiler.sensors.termux import TermuxSensor
 from tests.fixtures.jetson import BOARDS, build_jetson
+from tests.fixtures.jtop import FakeJtop, build_socket
 from tests.fixtures.meters import build_stream
 from tests.fixtures.nvml import FakeGpu, FakeNvml
 from tests.fixtures.power_supply import laptop, phone
@@ -92,6 +94,12 @@ def _jetson(name: str) -> Callable[[Path, Clock], Sensor]:
     return present
 
 
+def _jtop(root: Path, clock: Clock) -> Sensor:
+    build_socket(root)
+    library = FakeJtop()
+    return JtopSensor(root, clock, load=lambda: library)
+
+
 def _cpu_model(root: Path, clock: Clock) -> Sensor:
     (root / "proc").mkdir()
     (root / "proc/stat").write_text(PROC_STAT)
@@ -136,6 +144,7 @@ CASES = {
     "jetson ina238": Case(_jetson("Thor"), JetsonSensor),
     "tegrastats": Case(tegrastats_program, TegrastatsSensor),
     "tegrastats stream": Case(tegrastats_of_log, lambda root, clock: TegrastatsStream(BytesIO(), clock)),
+    "jtop": Case(_jtop, JtopSensor),
     "cpu_model": Case(_cpu_model, CpuModelSensor),
     "cpu_model process": Case(_cpu_model_of_process, CpuModelSensor),
     "replay": Case(_replay, lambda root, clock: ReplaySensor(root / "none.jsonl", clock)),
