@@ -6,7 +6,7 @@ sampler's work, so that arithmetic can be tested without hardware and hardware w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -62,6 +62,13 @@ class Sensor(Protocol):
     def read(self) -> list[float | None]: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Costly(Protocol):
+    """A sensor that must load a package or wake a service to be asked; `same_as` is what it will then say."""
+
+    same_as: str
 
 
 SensorFactory = Callable[[Path, Clock], Sensor]
@@ -137,6 +144,22 @@ def best(probes: Sequence[Probe], preferred: Collection[str] = ()) -> list[Probe
         return []
     first, *others = usable
     return [first, *(other for other in others if _is_apart(_outcome(first), _outcome(other)))]
+
+
+def ask(sensors: Iterable[Sensor], wanted: Collection[str] = ()) -> list[Probe]:
+    """What every sensor says, in their order. A costly one is asked only where it is needed, or wanted by name."""
+    sensors = list(sensors)
+    outcomes = {s.name: s.probe() for s in sensors if s.name in wanted or not isinstance(s, Costly)}
+    return [Probe(sensor, outcomes.get(sensor.name) or _asked_if_needed(sensor, outcomes)) for sensor in sensors]
+
+
+def _asked_if_needed(sensor: Sensor, outcomes: Mapping[str, Available | Unavailable]) -> Available | Unavailable:
+    other = sensor.same_as if isinstance(sensor, Costly) else ""
+    if not isinstance(outcomes.get(other), Available):
+        return sensor.probe()
+    return Unavailable(
+        f"not asked: '{other}' reads the same hardware", f"Require '{sensor.name}' to have it used.", True
+    )
 
 
 def distinct(probes: Sequence[Probe], preferred: Collection[str] = ()) -> list[Probe]:

@@ -111,6 +111,7 @@ class JtopSensor:
     """
 
     name = "jtop"
+    same_as = "jetson"
 
     def __init__(
         self,
@@ -156,7 +157,7 @@ class JtopSensor:
             f"{board.name}, out of jetson-stats {library.__version__}; the carrier board is not in the total; "
             "jtop's own total is not used"
         )
-        return Available(rails, board.total, Scope.MODULE, Provenance.INTEGRATED, notes, "jetson")
+        return Available(rails, board.total, Scope.MODULE, Provenance.INTEGRATED, notes, self.same_as)
 
     def _connect(self) -> tuple[_Connection, Library]:
         """Raises Refused."""

@@ -8,11 +8,13 @@ counter that wrapped in between into None. Source: https://github.com/powerapi-n
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, cast
 
 from profiler.clock import Clock
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import logging
 
 _UJ_PER_J = 1e6
+_HEAVY_OUTPUTS = ("pyRAPL.outputs.dataframeoutput", "pyRAPL.outputs.mongooutput")
 _USE_RAPL = "Use the sensor 'rapl', which reads the same counters and needs no package."
 _INSTALL = f"Run \"pip install 'fedmeter[pyrapl]'\" for this cross-check. {_USE_RAPL}"
 
@@ -78,6 +81,7 @@ class PyRaplSensor:
     """
 
     name = "pyrapl"
+    same_as = "rapl"
 
     def __init__(self, root: Path, clock: Clock, *, load: Callable[[], Library] | None = None) -> None:
         self._root = root
@@ -104,7 +108,7 @@ class PyRaplSensor:
         if not self._devices:
             self._rails = rails
         return replace(
-            own, rails=rails, total=names, notes="; ".join(note for note in notes if note), same_as="rapl"
+            own, rails=rails, total=names, notes="; ".join(note for note in notes if note), same_as=self.same_as
         )
 
     def _look(self) -> Available | Unavailable:
@@ -206,7 +210,8 @@ def load_pyrapl() -> Library:
     """Import pyRAPL without what that does to the importer. Raises ImportError.
 
     It warns through the root logger of optional outputs, which gives that logger a handler for good, and its source
-    has invalid escapes, a SyntaxWarning from Python 3.12 on. Where pandas and pymongo are installed it loads them.
+    has invalid escapes, a SyntaxWarning from Python 3.12 on. Its outputs to pandas and MongoDB are left out, as those
+    take 100 MB to meter with; import it first to have them.
     """
     import importlib
     import logging
@@ -216,11 +221,23 @@ def load_pyrapl() -> Library:
     root.addHandler(handler)
     root.addFilter(_is_of_others)
     try:
-        with _hushed():
+        with _hushed(), _left_out(_HEAVY_OUTPUTS):
             return cast("Library", importlib.import_module("pyRAPL"))
     finally:
         root.removeFilter(_is_of_others)
         root.removeHandler(handler)
+
+
+@contextmanager
+def _left_out(names: Sequence[str]) -> Iterator[None]:
+    """An import of these modules fails as if they were not there, which pyRAPL is prepared for."""
+    blocked: dict[str, None] = {name: None for name in names if name not in sys.modules}
+    sys.modules.update(cast("dict[str, ModuleType]", blocked))
+    try:
+        yield
+    finally:
+        for name in blocked:
+            sys.modules.pop(name, None)
 
 
 def _is_of_others(record: logging.LogRecord) -> bool:

@@ -60,6 +60,7 @@ class TermuxSensor:
     """
 
     name = "termux"
+    same_as = "battery"
 
     def __init__(
         self,
@@ -125,7 +126,7 @@ class TermuxSensor:
         ]
         if self._allow_charging:
             notes.append("what flows at the battery in either direction: with a charger not what the device draws")
-        return Available((rail,), (rail.name,), scope, Provenance.INTEGRATED, "; ".join(notes), "battery")
+        return Available((rail,), (rail.name,), scope, Provenance.INTEGRATED, "; ".join(notes), self.same_as)
 
     def open(self) -> None:
         """Raises SensorError where the sensor is unavailable."""

@@ -20,8 +20,8 @@ from profiler.sensors.cpu_model import CpuModelSensor
 from profiler.sensors.external import ExternalSensor
 from profiler.sensors.fake import FakeSensor
 from profiler.sensors.jetson import JetsonSensor
-from profiler.sensors.nvml import NvmlSensor
 from profiler.sensors.jtop import JtopSensor
+from profiler.sensors.nvml import NvmlSensor
 from profiler.sensors.pyrapl import PyRaplSensor
 from profiler.sensors.rapl import RaplSensor
 from profiler.sensors.raspberry_pi import RaspberryPiSensor

@@ -11,7 +11,7 @@ import pytest
 from profiler.clock import FakeClock
 from profiler.errors import SensorError
 from profiler.quantities import Provenance, Rail, RailKind, Scope
-from profiler.sensor import Available, Broken, Probe, Unavailable, best, discover, distinct
+from profiler.sensor import Available, Broken, Probe, Unavailable, ask, best, discover, distinct
 from profiler.sensors.fake import FakeSensor
 
 
@@ -99,3 +99,43 @@ def test_the_best_fallback_serves_where_the_preferred_one_cannot() -> None:
     fast = fallback("jtop", "jetson", Provenance.INTEGRATED, Scope.MODULE)
     assert best([refused, slow, fast]) == [fast]
     assert distinct([refused, slow, fast]) == [fast]  # two ways to the same chips, not two boards
+
+
+class Counted(FakeSensor):
+    """Counts how often it was asked."""
+
+    n_probes = 0
+
+    def probe(self) -> Available | Unavailable:
+        self.n_probes += 1
+        return super().probe()
+
+
+class CountedCostly(Counted):
+    same_as = "own"
+
+    def probe(self) -> Available | Unavailable:
+        outcome = super().probe()
+        return replace(outcome, same_as=self.same_as) if isinstance(outcome, Available) else outcome
+
+
+def counted(kind: type[Counted], name: str, unavailable: Unavailable | None = None) -> Counted:
+    rail = Rail("r", Scope.HOST, RailKind.POWER_W, Provenance.COUNTER)
+    return kind([rail], lambda t_s: [1.0], FakeClock(), name=name, scope=Scope.HOST, unavailable=unavailable)
+
+
+def test_a_costly_fallback_is_asked_only_where_it_is_needed_or_wanted() -> None:
+    own, other = counted(Counted, "own"), counted(CountedCostly, "aaa")
+    probes = ask([other, own])
+    assert [probe.sensor.name for probe in probes] == ["aaa", "own"]
+    assert (own.n_probes, other.n_probes) == (1, 0)
+    outcome = probes[0].outcome
+    assert isinstance(outcome, Unavailable)
+    assert outcome.is_absent
+    assert "'own' reads the same hardware" in outcome.reason
+    assert best(ask([other, own], ["aaa"]), ["aaa"])[0].sensor is other
+    assert other.n_probes == 1
+    refused = counted(Counted, "own", Unavailable("no"))
+    assert best(ask([other, refused]))[0].sensor is other
+    assert best(ask([other]))[0].sensor is other
+    assert (refused.n_probes, other.n_probes) == (1, 3)

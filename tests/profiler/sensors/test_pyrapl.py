@@ -262,6 +262,8 @@ load_pyrapl()
 assert "pyRAPL" in sys.modules
 assert (root.handlers, root.filters, root.level) == before, root.handlers
 assert seen == []
+assert not {"pandas", "pymongo"} & set(sys.modules), "what only its outputs need"
+from pyRAPL.outputs import dataframeoutput  # can still be had
 """
 
 
