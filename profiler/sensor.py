@@ -66,7 +66,7 @@ class Sensor(Protocol):
 
 @runtime_checkable
 class Costly(Protocol):
-    """A sensor that must load a package or wake a service to be asked; `same_as` is what it will then say."""
+    """A sensor that loads a package, starts a program or wakes a service when asked. `same_as` is what it then says."""
 
     same_as: str
 
