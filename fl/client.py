@@ -28,7 +28,7 @@ from profiler.clock import Clock, SystemClock
 from profiler.combined import combined
 from profiler.errors import DeviceError, FedmeterError, PreconditionError, UsageError
 from profiler.sampler import Sampler
-from profiler.sensor import Probe, best, discover
+from profiler.sensor import ask, best, discover
 from profiler.span import Profiler
 
 JOIN = "/flwr.proto.FlowerService/Join"
@@ -255,7 +255,7 @@ def _limit_threads(threads: int) -> None:
 
 def _samplers(root: Path, clock: Clock) -> tuple[Sampler, ...]:
     """The best sensor there is, said in one line; none is no reason not to train."""
-    used = best([Probe(sensor, sensor.probe()) for sensor in discover(root, clock)])
+    used = best(ask(discover(root, clock)))
     if not used:
         _log.warning("no energy sensor is available: energy will be missing; see python -m profiler list")
         return ()

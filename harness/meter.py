@@ -25,7 +25,7 @@ from profiler.errors import PreconditionError
 from profiler.integrate import GAP_PERIODS, integrate, total
 from profiler.quantities import EnergyReading, Provenance, Scope
 from profiler.sampler import Sample, Sampler
-from profiler.sensor import Available, Probe, Unavailable, best, discover
+from profiler.sensor import Available, Probe, Unavailable, ask, best, discover
 from profiler.shares import Shares, Tick
 
 HOST = "host"
@@ -33,9 +33,9 @@ SERVER = "server"
 MAX_TASK_SAMPLES = 2_000_000
 
 
-def probe_sensors(root: Path, clock: Clock) -> list[Probe]:
+def probe_sensors(root: Path, clock: Clock, required: Iterable[str] = ()) -> list[Probe]:
     """Ask every installed sensor whether it can be used here."""
-    return [Probe(sensor, sensor.probe()) for sensor in discover(root, clock)]
+    return ask(discover(root, clock), set(required))
 
 
 def choose(probes: list[Probe], required: Iterable[str]) -> Probe | None:

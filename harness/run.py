@@ -93,12 +93,13 @@ def _main(args: argparse.Namespace) -> int:
     if not args.sysfs_root.is_dir():
         raise UsageError(f"--sysfs-root {args.sysfs_root} is not a folder.")
     clock = SystemClock()
-    probes = probe_sensors(args.sysfs_root, clock)
+    required = [name for device in job.spec.devices for name in device.require]
+    probes = probe_sensors(args.sysfs_root, clock, required)
     if args.check:
         return (
             EXIT_OK if check(job.spec, probes, machine_facts(args.sysfs_root), as_json=args.json) else EXIT_PRECONDITION
         )
-    chosen = choose(probes, [name for device in job.spec.devices for name in device.require])
+    chosen = choose(probes, required)
     meter = HostMeter(probes, chosen, clock, rate_hz=job.spec.fleet.meter_rate_hz)
     progress = Progress(len(job.spec.tasks) - len(job.done.finished), quiet=args.quiet)
     for line in preamble(job.spec, meter):

@@ -6,7 +6,7 @@ sampler's work, so that arithmetic can be tested without hardware and hardware w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -64,6 +64,13 @@ class Sensor(Protocol):
     def read(self) -> list[float | None]: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Costly(Protocol):
+    """A sensor that loads a package, starts a program or wakes a service when asked. `same_as` is what it then says."""
+
+    same_as: str
 
 
 SensorFactory = Callable[[Path, Clock], Sensor]
@@ -148,22 +155,51 @@ _APART: dict[Scope, tuple[Scope, ...]] = {Scope.HOST: (Scope.GPU,)}
 def best(probes: Sequence[Probe], preferred: Collection[str] = ()) -> list[Probe]:
     """The probes to meter this machine with: the best, and with it what measures what it does not contain; or none.
 
-    A preferred name comes first, then measured before modelled, then the widest scope, then who reads its hardware by
-    the better way (`Available.same_as`), then counter before power.
+    A preferred name comes first, then measured before modelled, then the widest scope, then counter before power; of
+    several ways to the same hardware there is only one (`distinct`).
     `profiler.combined.combined` makes one sensor of them.
     """
     usable = sorted(
-        (probe for probe in probes if isinstance(probe.outcome, Available) and not is_elsewhere(probe.sensor)),
+        distinct([probe for probe in probes if not is_elsewhere(probe.sensor)], preferred),
         key=lambda probe: (probe.sensor.name not in preferred, *_preference(probe)),
     )
     if not usable:
         return []
     first, *others = usable
-    used = [first]
-    for other in others:
-        if _is_apart(_outcome(first), _outcome(other)) and not any(_is_same(other, one) for one in used):
-            used.append(other)
-    return used
+    return [first, *(other for other in others if _is_apart(_outcome(first), _outcome(other)))]
+
+
+def ask(sensors: Iterable[Sensor], wanted: Collection[str] = ()) -> list[Probe]:
+    """What every sensor says, in their order. A costly one is asked only where it is needed, or wanted by name."""
+    sensors = list(sensors)
+    outcomes = {s.name: s.probe() for s in sensors if s.name in wanted or not isinstance(s, Costly)}
+    return [Probe(sensor, outcomes.get(sensor.name) or _asked_if_needed(sensor, outcomes)) for sensor in sensors]
+
+
+def _asked_if_needed(sensor: Sensor, outcomes: Mapping[str, Available | Unavailable]) -> Available | Unavailable:
+    other = sensor.same_as if isinstance(sensor, Costly) else ""
+    if not isinstance(outcomes.get(other), Available):
+        return sensor.probe()
+    return Unavailable(
+        f"not asked: '{other}' reads the same hardware", f"Require '{sensor.name}' to have it used.", True
+    )
+
+
+def distinct(probes: Sequence[Probe], preferred: Collection[str] = ()) -> list[Probe]:
+    """The available probes, one for each piece of hardware: the preferred, else the one that others fall back from.
+
+    Where that one is not available, the best of its fallbacks takes its place.
+    """
+    ways: dict[str, list[Probe]] = {}
+    for probe in probes:
+        if isinstance(probe.outcome, Available):
+            ways.setdefault(probe.outcome.same_as or probe.sensor.name, []).append(probe)
+    return [min(group, key=lambda probe: _standing(probe, preferred)) for group in ways.values()]
+
+
+def _standing(probe: Probe, preferred: Collection[str]) -> tuple[bool, bool, tuple[bool, int, int, str]]:
+    """Order among several ways to the same hardware."""
+    return probe.sensor.name not in preferred, bool(_outcome(probe).same_as), _preference(probe)
 
 
 def _is_apart(first: Available, other: Available) -> bool:
@@ -172,23 +208,17 @@ def _is_apart(first: Available, other: Available) -> bool:
     return both and other.scope in _APART.get(first.scope, ())
 
 
-def _is_same(one: Probe, other: Probe) -> bool:
-    """Whether two read the same hardware."""
-    return (_outcome(one).same_as or one.sensor.name) == (_outcome(other).same_as or other.sensor.name)
-
-
 def _outcome(probe: Probe) -> Available:
     if not isinstance(probe.outcome, Available):
         raise TypeError(f"{probe.sensor.name} is not available")
     return probe.outcome
 
 
-def _preference(probe: Probe) -> tuple[bool, int, bool, int, str]:
+def _preference(probe: Probe) -> tuple[bool, int, int, str]:
     outcome = _outcome(probe)
     return (
         not outcome.provenance.is_measured,
         _SCOPE_ORDER.index(outcome.scope),
-        outcome.same_as != "",
         _PROVENANCE_ORDER.index(outcome.provenance),
         probe.sensor.name,
     )

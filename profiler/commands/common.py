@@ -13,7 +13,7 @@ from pathlib import Path
 from profiler.clock import Clock
 from profiler.combined import combined
 from profiler.errors import SensorError, UsageError, nearest
-from profiler.sensor import Available, Probe, Sensor, best, discover
+from profiler.sensor import Available, Probe, Sensor, ask, best, discover
 
 MAX_RATE_HZ = 1000.0  # the counters we know tick no faster, and a Python thread keeps up with no more
 MAX_SECONDS = 366 * 86400.0
@@ -61,13 +61,16 @@ def number(what: str, limit: float) -> Callable[[str], float]:
     return parse
 
 
-def ask(options: argparse.Namespace, clock: Clock) -> list[Probe]:
+def ask_all(options: argparse.Namespace, clock: Clock) -> list[Probe]:
     """What every sensor says about the machine, as `add_probing` was answered. Raises UsageError on a wrong root."""
+    return [Probe(sensor, sensor.probe()) for sensor in _sensors(options, clock)]
+
+
+def _sensors(options: argparse.Namespace, clock: Clock) -> list[Sensor]:
     root: Path = options.sysfs_root
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder.", remedy="Give --sysfs-root a file system root.")
-    sensors = discover(root, clock, allow_charging=options.allow_charging, elsewhere=True)
-    return [Probe(sensor, sensor.probe()) for sensor in sensors]
+    return list(discover(root, clock, allow_charging=options.allow_charging, elsewhere=True))
 
 
 def choose(options: argparse.Namespace, clock: Clock) -> tuple[Sensor, Available]:
@@ -75,8 +78,8 @@ def choose(options: argparse.Namespace, clock: Clock) -> tuple[Sensor, Available
 
     Raises UsageError where no sensor is called that, SensorError where it, or every one, is unavailable.
     """
-    probes = ask(options, clock)
     name: str | None = options.sensor
+    probes = ask(_sensors(options, clock), [] if name is None else [name])
     if name is None:
         if not (used := best(probes)):
             raise SensorError(

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from profiler.clock import Clock, SystemClock
-from profiler.commands.common import DEFAULT_RATE_HZ, add_probing, ask
+from profiler.commands.common import DEFAULT_RATE_HZ, add_probing, ask_all
 from profiler.commands.figures import aligned, plain, with_error
 from profiler.errors import SensorError
 from profiler.jetson_state import Facts, power_mode_lines
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """0, or 3 where no sensor at all can be used. Raises UsageError where the root is no folder."""
     clock = SystemClock()
-    probes = ask(options, clock)
+    probes = ask_all(options, clock)
     used = best(probes)
     machine = machine_facts(options.sysfs_root)
     rows = [_examined(probe, probe in used, clock) for probe in probes]

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from profiler.clock import SystemClock
-from profiler.commands.common import add_probing, ask
+from profiler.commands.common import add_probing, ask_all
 from profiler.sensor import Available, Probe, best
 
 HELP = "the sensors of this machine: available, or why not and what to do"
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0, or 3 where no sensor at all can be used. Raises UsageError where the root is no folder."""
-    probes = ask(options, SystemClock())
+    probes = ask_all(options, SystemClock())
     used = best(probes)
     rows = [_row(probe, probe in used) for probe in probes]
     print(json.dumps({"sensors": rows}, ensure_ascii=False) if options.json else _table(rows))

@@ -193,6 +193,7 @@ class TegrastatsSensor:
     """
 
     name = "tegrastats"
+    same_as = "jetson"
 
     def __init__(
         self,

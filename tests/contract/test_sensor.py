@@ -21,19 +21,25 @@ from profiler.sensors.cpu_model import CpuModelSensor
 from profiler.sensors.external import ExternalSensor
 from profiler.sensors.fake import FakeSensor
 from profiler.sensors.jetson import JetsonSensor
+from profiler.sensors.jtop import JtopSensor
 from profiler.sensors.nvml import NvmlSensor
+from profiler.sensors.pyrapl import PyRaplSensor
 from profiler.sensors.rapl import RaplSensor
 from profiler.sensors.raspberry_pi import RaspberryPiSensor
 from profiler.sensors.replay import ReplaySensor, write_trace
 from profiler.sensors.tegrastats import TegrastatsSensor, TegrastatsStream
+from profiler.sensors.termux import TermuxSensor
 from tests.fixtures.adb import odpm_files, phone_with_files
 from tests.fixtures.jetson import BOARDS, build_jetson
+from tests.fixtures.jtop import FakeJtop, build_socket
 from tests.fixtures.meters import build_stream
 from tests.fixtures.nvml import FakeGpu, FakeNvml
 from tests.fixtures.power_supply import laptop, phone
 from tests.fixtures.powercap import build_tree
+from tests.fixtures.pyrapl import fake_pyrapl
 from tests.fixtures.raspberry_pi import PMIC, model
 from tests.fixtures.tegrastats import tegrastats_of_log, tegrastats_program
+from tests.fixtures.termux import FakeTermux, told
 from tests.profiler.rails import counter_rail, power_rail
 
 PROC_STAT = """cpu  1000 20 300 5000 10 5 15 40 200 0
@@ -56,6 +62,11 @@ def _rapl(root: Path, clock: Clock) -> Sensor:
     return RaplSensor(root, clock)
 
 
+def _pyrapl(root: Path, clock: Clock) -> Sensor:
+    build_tree(root, packages=2)
+    return PyRaplSensor(root, clock, load=lambda: fake_pyrapl(root, [0, 1]))
+
+
 def _battery(root: Path, clock: Clock) -> Sensor:
     laptop(root)
     return BatterySensor(root, clock)
@@ -72,6 +83,12 @@ def _adb(root: Path, clock: Clock) -> Sensor:
     return AdbSensor(root, clock, adb=phone.adb)
 
 
+def _termux(root: Path, clock: Clock) -> Sensor:
+    termux = FakeTermux(root)
+    termux.says(told())
+    return TermuxSensor(root, clock, command=termux.command)
+
+
 def _raspberry_pi(root: Path, clock: Clock) -> Sensor:
     model(root)
     return RaspberryPiSensor(root, clock, run=lambda: PMIC.encode())
@@ -83,6 +100,12 @@ def _jetson(name: str) -> Callable[[Path, Clock], Sensor]:
         return JetsonSensor(root, clock)
 
     return present
+
+
+def _jtop(root: Path, clock: Clock) -> Sensor:
+    build_socket(root)
+    library = FakeJtop()
+    return JtopSensor(root, clock, load=lambda: library)
 
 
 def _cpu_model(root: Path, clock: Clock) -> Sensor:
@@ -123,17 +146,20 @@ def _combined(root: Path, clock: Clock) -> Sensor:
 CASES = {
     "combined": Case(_combined, lambda root, clock: CombinedSensor([RaplSensor(root, clock)])),
     "rapl": Case(_rapl, RaplSensor),
+    "pyrapl": Case(_pyrapl, PyRaplSensor),
     "jetson iio": Case(_jetson("TX2"), JetsonSensor),
     "jetson hwmon": Case(_jetson("AGX Orin"), JetsonSensor),
     "jetson ina238": Case(_jetson("Thor"), JetsonSensor),
     "tegrastats": Case(tegrastats_program, TegrastatsSensor),
     "tegrastats stream": Case(tegrastats_of_log, lambda root, clock: TegrastatsStream(BytesIO(), clock)),
+    "jtop": Case(_jtop, JtopSensor),
     "cpu_model": Case(_cpu_model, CpuModelSensor),
     "cpu_model process": Case(_cpu_model_of_process, CpuModelSensor),
     "replay": Case(_replay, lambda root, clock: ReplaySensor(root / "none.jsonl", clock)),
     "battery": Case(_battery, BatterySensor),
     "battery of a phone": Case(_battery_of_phone, BatterySensor),
     "adb": Case(_adb, lambda root, clock: AdbSensor(root, clock, adb=str(root / "no-adb"))),
+    "termux": Case(_termux, TermuxSensor),
     "raspberry_pi": Case(_raspberry_pi, RaspberryPiSensor),
     "external": Case(_external, ExternalSensor),
     "nvml": Case(_nvml, NvmlSensor),

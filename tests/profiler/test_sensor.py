@@ -11,7 +11,7 @@ import pytest
 from profiler.clock import FakeClock
 from profiler.errors import SensorError
 from profiler.quantities import Provenance, Rail, RailKind, Scope
-from profiler.sensor import Available, Broken, Probe, Unavailable, best, discover
+from profiler.sensor import Available, Broken, Probe, Unavailable, ask, best, discover, distinct
 from profiler.sensors.fake import FakeSensor
 from tests.fixtures.power_supply import phone_charging
 
@@ -95,15 +95,73 @@ def test_cards_are_added_to_packages_and_to_nothing_that_contains_them() -> None
     assert best([card, model], preferred=["model"]) == [model]
 
 
-def test_a_fallback_comes_after_the_better_way_and_is_never_added_to_it() -> None:
-    rapl = probe("rapl", Provenance.COUNTER, Scope.HOST)
-    aside = probe("a_side", Provenance.COUNTER, Scope.HOST)
-    assert isinstance(aside.outcome, Available)
-    perf = Probe(aside.sensor, replace(aside.outcome, same_as="rapl"))
-    assert best([perf, rapl]) == [rapl]
-    assert best([perf]) == [perf]
+def fallback(name: str, preferred: str, provenance: Provenance, scope: Scope) -> Probe:
+    there = probe(name, provenance, scope)
+    assert isinstance(there.outcome, Available)
+    return Probe(there.sensor, replace(there.outcome, same_as=preferred))
+
+
+def test_a_fallback_stands_back_and_is_never_one_part_more() -> None:
+    own = probe("rapl", Provenance.COUNTER, Scope.HOST)
+    other = fallback("pyrapl", "rapl", Provenance.COUNTER, Scope.HOST)  # comes first by name
+    wider = fallback("wide", "rapl", Provenance.COUNTER, Scope.WALL)
+    gpu = probe("gpu", Provenance.COUNTER, Scope.GPU)
+    for probes in ([own, other, gpu, wider], [wider, gpu, other, own]):
+        assert best(probes) == [own, gpu]
+        assert {probe.sensor.name for probe in distinct(probes)} == {"rapl", "gpu"}
+        assert best(probes, ["pyrapl"]) == [other, gpu]  # asked for by name, and in the place of the other
+
+
+def test_two_ways_to_a_card_are_not_two_cards() -> None:
+    host = probe("rapl", Provenance.COUNTER, Scope.HOST)
     card = probe("nvml", Provenance.COUNTER, Scope.GPU)
-    other = probe("another", Provenance.COUNTER, Scope.GPU)
-    assert isinstance(other.outcome, Available)
-    twin = Probe(other.sensor, replace(other.outcome, same_as="nvml"))
-    assert best([twin, perf, card]) == [perf, card]
+    again = fallback("smi", "nvml", Provenance.INTEGRATED, Scope.GPU)
+    assert best([host, again, card]) == [host, card]
+
+
+def test_the_best_fallback_serves_where_the_preferred_one_cannot() -> None:
+    refused = Probe(probe("jetson", Provenance.INTEGRATED, Scope.MODULE).sensor, Unavailable("no"))
+    slow = fallback("tegrastats", "jetson", Provenance.INTEGRATED, Scope.MODULE)
+    fast = fallback("jtop", "jetson", Provenance.INTEGRATED, Scope.MODULE)
+    assert best([refused, slow, fast]) == [fast]
+    assert distinct([refused, slow, fast]) == [fast]  # two ways to the same chips, not two boards
+
+
+class Counted(FakeSensor):
+    """Counts how often it was asked."""
+
+    n_probes = 0
+
+    def probe(self) -> Available | Unavailable:
+        self.n_probes += 1
+        return super().probe()
+
+
+class CountedCostly(Counted):
+    same_as = "own"
+
+    def probe(self) -> Available | Unavailable:
+        outcome = super().probe()
+        return replace(outcome, same_as=self.same_as) if isinstance(outcome, Available) else outcome
+
+
+def counted(kind: type[Counted], name: str, unavailable: Unavailable | None = None) -> Counted:
+    rail = Rail("r", Scope.HOST, RailKind.POWER_W, Provenance.COUNTER)
+    return kind([rail], lambda t_s: [1.0], FakeClock(), name=name, scope=Scope.HOST, unavailable=unavailable)
+
+
+def test_a_costly_fallback_is_asked_only_where_it_is_needed_or_wanted() -> None:
+    own, other = counted(Counted, "own"), counted(CountedCostly, "aaa")
+    probes = ask([other, own])
+    assert [probe.sensor.name for probe in probes] == ["aaa", "own"]
+    assert (own.n_probes, other.n_probes) == (1, 0)
+    outcome = probes[0].outcome
+    assert isinstance(outcome, Unavailable)
+    assert outcome.is_absent
+    assert "'own' reads the same hardware" in outcome.reason
+    assert best(ask([other, own], ["aaa"]), ["aaa"])[0].sensor is other
+    assert other.n_probes == 1
+    refused = counted(Counted, "own", Unavailable("no"))
+    assert best(ask([other, refused]))[0].sensor is other
+    assert best(ask([other]))[0].sensor is other
+    assert (refused.n_probes, other.n_probes) == (1, 3)
