@@ -20,13 +20,17 @@ ENTRY_POINT_GROUP = "fedmeter.sensors"
 
 @dataclass(frozen=True, slots=True)
 class Available:
-    """A sensor that can be opened: its rails, and which of them make up the device's total."""
+    """A sensor that can be opened: its rails, and which of them make up the device's total.
+
+    `same_as` names the sensor that reads the same hardware by a better way, where there is one: never both are used.
+    """
 
     rails: tuple[Rail, ...]
     total: tuple[str, ...]
     scope: Scope
     provenance: Provenance
     notes: str = ""
+    same_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +123,15 @@ _SCOPE_ORDER = tuple(Scope)
 
 
 def best(probes: list[Probe]) -> Probe | None:
-    """The probe to meter with: measured before modelled, then the widest scope, then counter before power."""
+    """The probe to meter with: measured before modelled, then the widest scope, then counter before power.
+
+    Of two that read the same hardware the one that is not `same_as` the other.
+    """
     usable = [probe for probe in probes if isinstance(probe.outcome, Available)]
     return min(usable, key=_preference, default=None)
 
 
-def _preference(probe: Probe) -> tuple[bool, int, int, str]:
+def _preference(probe: Probe) -> tuple[bool, int, int, bool, str]:
     outcome = probe.outcome
     if not isinstance(outcome, Available):
         raise TypeError(f"{probe.sensor.name} is not available")
@@ -132,5 +139,6 @@ def _preference(probe: Probe) -> tuple[bool, int, int, str]:
         not outcome.provenance.is_measured,
         _SCOPE_ORDER.index(outcome.scope),
         _PROVENANCE_ORDER.index(outcome.provenance),
+        bool(outcome.same_as),
         probe.sensor.name,
     )

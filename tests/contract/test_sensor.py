@@ -19,12 +19,14 @@ from profiler.sensors.cpu_model import CpuModelSensor
 from profiler.sensors.external import ExternalSensor
 from profiler.sensors.fake import FakeSensor
 from profiler.sensors.jetson import JetsonSensor
+from profiler.sensors.perf import PerfSensor
 from profiler.sensors.rapl import RaplSensor
 from profiler.sensors.raspberry_pi import RaspberryPiSensor
 from profiler.sensors.replay import ReplaySensor, write_trace
 from profiler.sensors.tegrastats import TegrastatsSensor
 from tests.fixtures.jetson import BOARDS, build_jetson
 from tests.fixtures.meters import build_stream
+from tests.fixtures.power_events import Events, build_power_events
 from tests.fixtures.power_supply import laptop, phone
 from tests.fixtures.powercap import build_tree
 from tests.fixtures.raspberry_pi import PMIC, model
@@ -49,6 +51,11 @@ class Case:
 def _rapl(root: Path, clock: Clock) -> Sensor:
     build_tree(root, packages=2, psys=True, mmio=True)
     return RaplSensor(root, clock)
+
+
+def _perf(root: Path, clock: Clock) -> Sensor:
+    build_power_events(root, events=("cores", "pkg", "ram", "psys"), packages={0: (0, 0), 28: (1, 0)})
+    return PerfSensor(root, clock, open_event=Events())
 
 
 def _battery(root: Path, clock: Clock) -> Sensor:
@@ -102,6 +109,7 @@ def _fake(root: Path, clock: Clock) -> Sensor:
 
 CASES = {
     "rapl": Case(_rapl, RaplSensor),
+    "perf": Case(_perf, PerfSensor),
     "jetson iio": Case(_jetson("TX2"), JetsonSensor),
     "jetson hwmon": Case(_jetson("AGX Orin"), JetsonSensor),
     "jetson ina238": Case(_jetson("Thor"), JetsonSensor),
