@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from profiler.clock import Clock, SystemClock
+from profiler.commands.agreement import agreements
 from profiler.commands.common import DEFAULT_RATE_HZ, add_root, ask
 from profiler.commands.figures import aligned, plain, with_error
 from profiler.errors import SensorError
@@ -46,7 +47,11 @@ def run(options: argparse.Namespace) -> int:
     probes = ask(options.sysfs_root, clock)
     chosen = best(probes)
     rows = [_examined(probe, probe is chosen, clock) for probe in probes]
-    print(json.dumps({"sensors": rows}, ensure_ascii=False) if options.json else "\n\n".join(map(_text, rows)))
+    checks = agreements(probes, clock)
+    if options.json:
+        print(json.dumps({"sensors": rows, "agreements": list(map(asdict, checks))}, ensure_ascii=False))
+    else:
+        print("\n\n".join([*map(_text, rows), *(plain(str(check)) for check in checks)]))
     if chosen is None:
         print("\nNo sensor can be used here: energy would be missing.", file=sys.stderr)
         return 3

@@ -228,7 +228,10 @@ def _max_power_w(path: Path) -> float | None:
 
 
 def _positive(path: Path) -> int:
-    number = _parse_uj(_bytes(path))
+    try:
+        number = _parse_uj(_bytes(path))
+    except ValueError as error:
+        raise _named(error, path) from None
     if number == 0:
         raise ValueError(f"{path} is 0: the counter's range is not known")
     return number

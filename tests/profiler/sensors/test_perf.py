@@ -24,6 +24,7 @@ from tests.profiler.sensors.test_rapl import as_nobody
 
 SOFTWARE = 1  # PERF_TYPE_SOFTWARE
 CPU_CLOCK = 0  # PERF_COUNT_SW_CPU_CLOCK: nanoseconds
+CLOCKS_NS = 1_000_000  # two clocks of one kernel may run apart a little
 TASK_CLOCK = 1  # PERF_COUNT_SW_TASK_CLOCK
 
 
@@ -291,12 +292,11 @@ def test_the_structure_is_that_of_version_0() -> None:
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "i386", "i686"), reason="the power PMU is one of x86")
 def test_a_real_event_counts_real_time(event_file: int) -> None:
     """The system call, the structure and the reading, against the machine's own kernel: 1 ns a count."""
-    (count_0, enabled_0_ns), before_ns = read_event(event_file), time.monotonic_ns()
+    start_ns, (count_0, enabled_0_ns), opened_ns = time.monotonic_ns(), read_event(event_file), time.monotonic_ns()
     time.sleep(0.05)
-    after_ns, (count_1, enabled_1_ns) = time.monotonic_ns(), read_event(event_file)
-    waited_ns = after_ns - before_ns
-    assert waited_ns <= enabled_1_ns - enabled_0_ns < waited_ns + 50_000_000
-    assert count_1 - count_0 == pytest.approx(waited_ns, rel=0.5)
+    closing_ns, (count_1, enabled_1_ns), end_ns = time.monotonic_ns(), read_event(event_file), time.monotonic_ns()
+    for counted_ns in (count_1 - count_0, enabled_1_ns - enabled_0_ns):
+        assert closing_ns - opened_ns - CLOCKS_NS <= counted_ns <= end_ns - start_ns + CLOCKS_NS
     with pytest.raises(OSError, match=os.strerror(errno.ESPIPE)):
         os.pread(event_file, 16, 0)  # why this sensor reads instead
 
@@ -314,12 +314,15 @@ def test_a_real_event_through_the_sampler_is_one_watt(event_file: int, tmp_path:
     build_power_events(tmp_path, events=("pkg",), event_type=SOFTWARE, config=CPU_CLOCK, scale="1e-9")
     clock = SystemClock()
     with Sampler(PerfSensor(tmp_path, clock), clock, rate_hz=0) as sampler:
+        start_ns = clock.monotonic_ns()
         window = sampler.open_window()
         opened_ns = clock.monotonic_ns()
         time.sleep(0.1)
-        elapsed_s = (clock.monotonic_ns() - opened_ns) / 1e9
+        closing_ns = clock.monotonic_ns()
         (reading,) = window.close()
-    assert reading.energy_j == pytest.approx(elapsed_s, rel=0.2)
+        end_ns = clock.monotonic_ns()
+    assert reading.energy_j is not None
+    assert closing_ns - opened_ns - CLOCKS_NS <= reading.energy_j * 1e9 <= end_ns - start_ns + CLOCKS_NS
     assert reading.provenance is Provenance.COUNTER
 
 
