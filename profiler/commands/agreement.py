@@ -99,9 +99,10 @@ def _edges(first: Sensor, second: Sensor, clock: Clock, span_s: float) -> tuple[
 
 def _counted(probe: Probe, before: Sequence[float | None], after: Sequence[float | None]) -> Counted:
     """What the rails that could be read at both edges counted; one that was reset has no figure."""
-    energy_j = {}
+    energy_j: dict[str, float] = {}
     for rail, start_j, end_j in zip(_rails(probe), before, after, strict=True):
         if rail.kind is RailKind.COUNTER_J and start_j is not None and end_j is not None:
             difference_j = counter_difference(start_j, end_j, rail.wrap_j)
-            energy_j |= {} if difference_j is None else {rail.name: difference_j}
+            if difference_j is not None:
+                energy_j[rail.name] = difference_j
     return Counted(probe.sensor.name, energy_j, {rail.name: rail.resolution for rail in _rails(probe)})

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from profiler.clock import Clock
 from profiler.errors import SensorError
+from profiler.machine import cpu_info
 from profiler.quantities import Provenance, Rail, Scope
 from profiler.sensor import Available, Unavailable, sys_dir
 from profiler.sensors import rapl_domains
@@ -173,7 +174,7 @@ class PerfSensor:
             by_package.setdefault(self._topology(cpu, "physical_package_id"), []).append(cpu)
         names: dict[int, str] = {}
         notes = []
-        counts_by_die = rapl_domains.cpu_info(self._root).get("vendor_id") == "GenuineIntel"
+        counts_by_die = cpu_info(self._root).get("vendor_id") == "GenuineIntel"
         for package, cpus in by_package.items():
             if len(cpus) == 1 or not counts_by_die:
                 names[cpus[0]] = f"package-{package}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from profiler.machine import cpu_info
 from profiler.quantities import Provenance, Rail, RailKind, Scope
 
 KINDS = ("package", "psys", "core", "uncore", "dram")
@@ -24,7 +25,6 @@ _SCOPES = {
     "dram": Scope.DRAM,
 }
 _MAX_POWER_W = 1000.0  # no package draws more; only tells a wrapped counter from one that was reset
-_MAX_CPUINFO_BYTES = 1 << 14  # the first processor's entry has a few thousand
 
 
 def label(kind: str, package: str | None) -> str:
@@ -75,14 +75,3 @@ def notes(kinds: Iterable[str], root: Path) -> list[str]:
         # counters are filtered against power side channels. Whether they are stands in an MSR that only root reads.
         said.append("SGX is on, so the processor may add noise to its counters (INTEL-SA-00389): trust no short spans")
     return said
-
-
-def cpu_info(root: Path) -> dict[str, str]:
-    """The entry of the first processor in `{root}/proc/cpuinfo`; empty where there is none to be read."""
-    try:
-        with (root / "proc" / "cpuinfo").open("rb") as file:
-            text = file.read(_MAX_CPUINFO_BYTES).decode("utf-8", errors="replace")
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}
