@@ -61,6 +61,29 @@ class _Event:
     joules_per_count: float
 
 
+@dataclass(slots=True)
+class _State:
+    """What an event said last: the time it was enabled, when it was read, its joules, and those before a reset."""
+
+    enabled_ns: int = -1
+    read_ns: int | None = None
+    total_j: float = 0.0
+    reset_at_j: float = 0.0
+
+    def since_reset_j(self, now_ns: int, total_j: float) -> float:
+        """Joules since the register was last reset, as during suspend: to the kernel that is a wrap.
+
+        It adds what was missing to 2^32 steps, up to 262 kJ (rapl_event_update). A counter that starts again at 0 is
+        what the arithmetic of counters knows as a reset.
+        """
+        if self.read_ns is not None:
+            at_most_s = (now_ns - self.read_ns) / 1e9 + 2 * rapl_domains.EDGE_JITTER_S
+            if total_j - self.total_j > 2 * rapl_domains.MAX_POWER_W * at_most_s:
+                self.reset_at_j = total_j
+        self.read_ns, self.total_j = now_ns, total_j
+        return total_j - self.reset_at_j
+
+
 class PerfSensor:
     """Energy counters of processor packages and memory, where `energy_uj` is closed and perf events are not.
 
@@ -81,7 +104,8 @@ class PerfSensor:
         self._open_event = open_event
         self._events: tuple[_Event, ...] = ()
         self._files: list[int] = []
-        self._enabled_ns: list[int] = []
+        self._states: list[_State] = []
+        self._clock = clock
 
     def probe(self) -> Available | Unavailable:
         if not self._pmu.is_dir():
@@ -110,7 +134,7 @@ class PerfSensor:
             raise SensorError(f"perf: {outcome.reason}.", remedy=outcome.remedy)
         try:
             with self._opened(self._events) as files:
-                self._files, self._enabled_ns = files[:], [-1] * len(files)
+                self._files, self._states = files[:], [_State() for _ in files]
                 files.clear()
         except OSError as error:
             refusal = self._refusal(error)
@@ -135,10 +159,11 @@ class PerfSensor:
             count, enabled_ns = read_event(self._files[n])
         except (OSError, ValueError):
             return None
-        if enabled_ns <= self._enabled_ns[n] or (count == 0 and event.kind in _UNCHECKED):
+        state = self._states[n]
+        if enabled_ns <= state.enabled_ns or (count == 0 and event.kind in _UNCHECKED):
             return None
-        self._enabled_ns[n] = enabled_ns
-        return count * event.joules_per_count
+        state.enabled_ns = enabled_ns
+        return state.since_reset_j(self._clock.monotonic_ns(), count * event.joules_per_count)
 
     @contextmanager
     def _opened(self, events: Iterable[_Event]) -> Iterator[list[int]]:

@@ -24,7 +24,7 @@ _SCOPES = {
     "uncore": Scope.RAIL,
     "dram": Scope.DRAM,
 }
-_MAX_POWER_W = 1000.0  # no package draws more; only tells a wrapped counter from one that was reset
+MAX_POWER_W = 1000.0  # no package draws more; only tells a wrapped counter from one that was reset
 
 
 def label(kind: str, package: str | None) -> str:
@@ -54,7 +54,7 @@ def rail(
         wrap_j=wrap_j,
         gain_err=_GAIN_ERR[kind],
         edge_jitter_s=EDGE_JITTER_S,
-        max_power_w=max_power_w or _MAX_POWER_W,
+        max_power_w=max_power_w or MAX_POWER_W,
         parent=package if kind in ("core", "uncore") else None,
     )
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import resource
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from profiler.__main__ import main
-from profiler.clock import FakeClock
+from profiler.clock import FakeClock, SystemClock
 from profiler.commands.calibrate import burning, fitted, hold
 from profiler.errors import PreconditionError, SensorError
+from profiler.quantities import Scope
 from profiler.sampler import Sampler
 from profiler.sensor import Available
 from profiler.sensors.cpu_calibration import read_calibration
-from profiler.sensors.cpu_model import CpuModelSensor
+from profiler.sensors.cpu_model import CpuModelSensor, host_busy
 from profiler.sensors.fake import FakeSensor
-from tests.fixtures.powercap import build_tree
+from tests.fixtures.powercap import Tree, build_tree, padded
 from tests.profiler.rails import counter_rail
 from tests.profiler.sensors.test_cpu_calibration import machine
 
@@ -134,6 +136,49 @@ def test_watts_read_by_hand_are_written_and_used(tmp_path: Path, capsys: pytest.
     assert "calibrated" in outcome.notes
     assert main(["calibrate", "--sysfs-root", str(tmp_path), *watts, "-o", str(path)]) == 2
     assert main(["calibrate", "--sysfs-root", str(tmp_path), *watts, "-o", str(path), "--force"]) == 0
+
+
+@contextmanager
+def drawing(tree: Tree, idle_w: float, busy_w: float) -> Iterator[None]:
+    """Drives a tree by this machine's own use: its joules are exactly linear in busy processor time."""
+    clock, busy, done = SystemClock(), host_busy(Path("/")), threading.Event()
+    start_ns, (start_s, n_cpus) = clock.monotonic_ns(), busy()
+
+    def drive() -> None:
+        while not done.wait(0.005):
+            idle_j = idle_w * (clock.monotonic_ns() - start_ns) / 1e9
+            energy_j = idle_j + (busy_w - idle_w) * (busy()[0] - start_s) / n_cpus
+            os.pwrite(file, padded(round(energy_j * 1e6)), 0)
+
+    file = os.open(tree.zones["package-0"].energy_path, os.O_WRONLY)
+    thread = threading.Thread(target=drive)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        os.close(file)
+
+
+@pytest.mark.serial
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="reads the machine's own /proc/stat")
+def test_a_sensor_and_real_load_give_the_watts_that_were_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = build_tree(tmp_path, core=False, dram=False, start_uj=0)
+    (tmp_path / "proc").symlink_to("/proc")
+    output = tmp_path / "out.json"
+    with drawing(tree, 6.0, 18.0):
+        arguments = ["--sysfs-root", str(tmp_path), "--sensor", "rapl", "--seconds", "1.2", "-o", str(output)]
+        status = main(["calibrate", *arguments])
+    if "should have been" in capsys.readouterr().err or (status == 2 and os.getloadavg()[0] > 1):
+        pytest.skip("other programs use this machine")
+    assert status == 0
+    found = read_calibration(output)
+    assert (found.method, found.scope) == ("sensor rapl", Scope.HOST)
+    assert found.fit.idle_w == pytest.approx(6.0, rel=0.2)
+    assert found.fit.busy_w == pytest.approx(18.0, rel=0.1)
 
 
 def test_it_goes_to_the_users_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,9 @@ def test_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree = build_tree(tmp_path)
     with Driver(tree, 20.0, dram_w=3.0):
         assert main(["doctor", "--sysfs-root", str(tmp_path), "--json"]) == 0
-    rows = {row["sensor"]: row for row in json.loads(capsys.readouterr().out)["sensors"]}
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["agreements"] == []  # nothing reads the same hardware a second time here
+    rows = {row["sensor"]: row for row in answer["sensors"]}
     rapl = rows["rapl"]
     assert rapl["chosen"] is True
     assert [rail["name"] for rail in rapl["rails"]] == ["package-0", "core-0", "dram-0"]

@@ -97,11 +97,42 @@ def test_counts_become_joules_by_the_scale(tmp_path: Path) -> None:
 def test_a_counter_of_64_bits_does_not_wrap_where_powercap_does(tmp_path: Path) -> None:
     build_power_events(tmp_path, events=("pkg",))
     clock = FakeClock()
-    sensor = PerfSensor(tmp_path, clock, open_event=Events(lambda config, cpu, n: 262_100.0 + 100 * n))
+    sensor = PerfSensor(tmp_path, clock, open_event=Events(lambda config, cpu, n: 262_142.0 + n))
     with Sampler(sensor, clock, rate_hz=0) as sampler:
         window = sampler.open_window()
         clock.advance(1.0)
-        assert window.close()[0].energy_j == 100.0
+        assert window.close()[0].energy_j == 1.0
+
+
+def test_a_register_that_suspend_has_reset_is_a_reset(tmp_path: Path) -> None:
+    """The kernel takes it for a wrap and adds up to 262 kJ; the joules of that step are not known, the others are."""
+    build_power_events(tmp_path, events=("pkg",))
+    clock = FakeClock()
+    joules = [0.0, 0.0, 10.0, 20.0, 262_100.0, 262_110.0, 262_120.0]
+    sensor = PerfSensor(tmp_path, clock, open_event=Events(lambda config, cpu, n: joules[n], n_readings=len(joules)))
+    with Sampler(sensor, clock, rate_hz=0) as sampler:
+        window = sampler.open_window()
+        for _ in joules[2:-1]:
+            clock.advance(1.0)
+            sampler.sample_now()
+        clock.advance(1.0)
+        (reading,) = window.close()
+    assert reading.energy_j == pytest.approx(50.0)  # four steps of 10 J, and the one between bridged at their power
+    assert reading.coverage == pytest.approx(0.8)
+    assert "counter_reset" in (reading.reason or "")
+
+
+@pytest.mark.parametrize(("drawn_j", "is_a_reset"), [(2003.0, False), (2005.0, True)])
+def test_only_what_no_machine_can_draw_is_a_reset(tmp_path: Path, drawn_j: float, is_a_reset: bool) -> None:
+    """2 x 1000 W over 1 s and twice 1 ms."""
+    build_power_events(tmp_path, events=("pkg",))
+    clock = FakeClock()
+    sensor = PerfSensor(tmp_path, clock, open_event=Events(lambda config, cpu, n: 1 + n * drawn_j))
+    sensor.open()
+    assert sensor.read() == [1.0]
+    clock.advance(1.0)
+    assert sensor.read() == [0.0 if is_a_reset else 1 + drawn_j]
+    sensor.close()
 
 
 def test_units_without_powercap_are_the_coarsest_known(tmp_path: Path) -> None:
