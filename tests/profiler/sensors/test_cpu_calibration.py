@@ -52,6 +52,14 @@ def test_a_meters_limits_carry_over() -> None:
     """A straight line by a meter of ± 2 % is good to 2 %: between idle and busy its limits neither add nor cancel."""
     found = fit(Phase(5.0, 0.0, 0.02), Phase(15.0, 1.0, 0.02), Phase(10.0, 0.5, 0.02))
     assert found.gain_err == pytest.approx(0.02)
+    worse_when_idle = fit(Phase(5.0, 0.0, 0.1), Phase(15.0, 1.0, 0.0), Phase(10.0, 0.5, 0.0))
+    assert worse_when_idle.gain_err == pytest.approx(0.1)
+
+
+def test_limits_grow_where_the_line_is_carried_on() -> None:
+    """From 10 % use to none: (7.2 W x 1.0 + 18 W x 0.1) / 0.9 of 6 W, as the two may err against each other."""
+    found = fit(Phase(7.2, 0.1, 0.03), Phase(18.0, 1.0, 0.03), Phase(12.0, 0.5, 0.03))
+    assert found.gain_err == pytest.approx(0.05)
 
 
 def test_half_load_above_the_line_is_in_the_error_by_hand() -> None:
