@@ -96,7 +96,8 @@ def test_the_error_covers_every_parabola(
     def power_w(use: float) -> float:
         return idle_w + rise_w * (use + bow * use * (1 - use))
 
-    shown_w = [power_w(uses[0]) * (1 + meter[0] * err), power_w(uses[2]) * (1 + meter[1] * err)]
+    # Limits are of what is shown, as data sheets give them.
+    shown_w = [power_w(uses[0]) / (1 + meter[0] * err), power_w(uses[2]) / (1 + meter[1] * err)]
     line_w = shown_w[0] + (shown_w[1] - shown_w[0]) * (uses[1] - uses[0]) / (uses[2] - uses[0])
     bent_w = line_w - rise_w * bow * (uses[1] - uses[0]) * (uses[1] - uses[2])  # half is read in step with the others
     phases = Phase(shown_w[0], uses[0], err), Phase(shown_w[1], uses[2], err), Phase(bent_w, uses[1], err)
@@ -105,7 +106,7 @@ def test_the_error_covers_every_parabola(
     except ValueError:
         return  # told that no line fits
     model_w = found.idle_w + (found.busy_w - found.idle_w) * at
-    assert abs(model_w - power_w(at)) <= found.gain_err * model_w * (1 + 1e-3) + 1e-9
+    assert abs(model_w - power_w(at)) <= found.gain_err * model_w * (1 + 1e-2) + 1e-9  # a grid of 1 %
 
 
 @pytest.mark.parametrize(
