@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from profiler.commands.doctor import tried
 from profiler.errors import SensorError
 from profiler.sensor import Unavailable
 from profiler.sensors.fake import FakeSensor
+from tests.fixtures.power_events import build_power_events
 from tests.fixtures.powercap import Driver, build_tree
 from tests.profiler.commands.running import environment, finish
 from tests.profiler.rails import counter_rail, power_rail
@@ -83,3 +85,17 @@ def test_a_sensor_that_cannot_be_opened_is_said_to_be_so() -> None:
     sensor = FakeSensor([counter_rail()], lambda t_s: [t_s], SystemClock(), unavailable=Unavailable("a", "do b"))
     with pytest.raises(SensorError, match="do b"):
         tried(sensor, SystemClock())
+
+
+def test_two_readers_of_the_same_counters_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = build_tree(tmp_path, core=False, dram=False)
+    # A real event of the kernel, the processor's clock in ns, taken for an energy of 20 W.
+    build_power_events(tmp_path, events=("pkg",), event_type=1, config=0, scale="2e-8")
+    with Driver(tree, 20.0):
+        assert main(["doctor", "--sysfs-root", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    if "perf: available" not in shown:
+        pytest.skip("this kernel forbids perf events, or the entry point is not installed")
+    assert "rapl: available, the one that is used" in shown
+    assert "package-0  counter  package  1000 Hz   6.1e-05 J" in shown.split("perf: available")[1]
+    assert re.search(r"^rapl and perf (agree within [\d.]+%|differ: package-0 drew)", shown, re.MULTILINE)
