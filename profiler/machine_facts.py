@@ -16,11 +16,11 @@ from pathlib import Path
 
 from profiler.files import folders, head, integer, line, printable, text
 from profiler.jetson_state import Fact, Facts, jetson_facts
+from profiler.machine import board, cpu_info, cpu_name
 from profiler.sensor import sys_dir
 
 _MAX_GROUPS = 16
 _MAX_ZONES = 32
-_MAX_CPUINFO_BYTES = 16 * 1024  # the first CPU's lines; hundreds of CPUs make megabytes
 _PLAUSIBLE_C = (-40.0, 150.0)
 _DUMMY_ZONE = "PMIC-Die"  # 100 °C for ever on Jetsons up to Xavier: a number in the device tree, no sensor
 _GPU = re.compile(r"gpu|gm20b|gp10b|gv11b|ga10b|gb10b|kgsl|mali")  # names of devfreq devices: Tegra, Adreno, Mali
@@ -63,7 +63,7 @@ def machine_facts(root: Path = Path("/")) -> Facts:
         "python": platform.python_version(),
         "os": _os_name(root),
         "model": _model(root, sys_),
-        "cpu_model": _cpu_model(root),
+        "cpu_model": cpu_name(root) or None,
         "memory_bytes": _memory_bytes(root),
         "cpus_online": line(sys_ / "devices/system/cpu/online"),
         "governor": line(sys_ / "devices/system/cpu/cpu0/cpufreq/scaling_governor"),
@@ -177,21 +177,11 @@ def _os_name(root: Path) -> str | None:
 
 def _model(root: Path, sys_: Path) -> str | None:
     """The board out of the device tree, else maker and product out of the firmware's tables (DMI)."""
-    board = line(root / "proc/device-tree/model")
-    if board is not None:
-        return board
+    if named := board(root):
+        return named
     dmi = sys_ / "class/dmi/id"
     names = [name for name in (line(dmi / "sys_vendor"), line(dmi / "product_name")) if name]
     return " ".join(names) or None
-
-
-def _cpu_model(root: Path) -> str | None:
-    """Of the first CPU. Arm kernels name none there, but for some a line `Hardware`."""
-    for row in (text(root / "proc/cpuinfo", _MAX_CPUINFO_BYTES) or "").splitlines():
-        name, _, value = row.partition(":")
-        if name.strip().lower() in ("model name", "hardware"):
-            return printable(value) or None
-    return None
 
 
 def _memory_bytes(root: Path) -> int | None:
@@ -209,8 +199,8 @@ def _virtual_machine(root: Path, sys_: Path) -> str | None:
                 return kind
     if (line(dmi / "sys_vendor"), line(dmi / "product_name")) == ("Microsoft Corporation", "Virtual Machine"):
         return "microsoft"
-    flags = re.search(r"^flags\s*:(.*)$", text(root / "proc/cpuinfo", _MAX_CPUINFO_BYTES) or "", re.MULTILINE)
-    return line(sys_ / "hypervisor/type") or ("unknown" if flags and "hypervisor" in flags[1].split() else None)
+    is_guest = "hypervisor" in cpu_info(root).get("flags", "").split()
+    return line(sys_ / "hypervisor/type") or ("unknown" if is_guest else None)
 
 
 def _container(root: Path) -> str | None:

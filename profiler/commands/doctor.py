@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from profiler.clock import Clock, SystemClock
+from profiler.commands.agreement import agreements
 from profiler.commands.common import DEFAULT_RATE_HZ, add_probing, ask_all
 from profiler.commands.figures import aligned, plain, with_error
 from profiler.errors import SensorError
@@ -49,10 +50,13 @@ def run(options: argparse.Namespace) -> int:
     used = best(probes)
     machine = machine_facts(options.sysfs_root)
     rows = [_examined(probe, probe in used, clock) for probe in probes]
+    checks = agreements(probes, clock)
     if options.json:
-        print(json.dumps({"sensors": rows, "machine": machine}, ensure_ascii=False))
+        document = {"sensors": rows, "machine": machine, "agreements": list(map(asdict, checks))}
+        print(json.dumps(document, ensure_ascii=False))
     else:
-        print("\n\n".join([*_machine_text(machine), *map(_text, rows)]))
+        parts = [*_machine_text(machine), *map(_text, rows), *(plain(str(check)) for check in checks)]
+        print("\n\n".join(parts))
     if not used:
         print("\nNo sensor can be used here: energy would be missing.", file=sys.stderr)
         return 3

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from profiler.clock import Clock
 from profiler.errors import SensorError
-from profiler.quantities import Provenance, Rail, RailKind, Scope
+from profiler.quantities import Provenance, Rail, Scope
 from profiler.sensor import Available, Unavailable, sys_dir
+from profiler.sensors import rapl_domains
 
 _ZONE = re.compile(r"intel-rapl(:\d+)+")  # not intel-rapl-mmio: the same package a second time
 _NAME = re.compile(r"(?P<kind>package)-(?P<package>\d+)(-die-(?P<die>\d+))?|core|uncore|dram|psys")
@@ -25,28 +26,19 @@ _MAX_ZONES = 1024
 _LOOKS = 4
 
 _RAW_STEPS = 2**32 - 1  # the counter behind energy_uj has 32 bits
-_EDGE_JITTER_S = 0.001  # the counters tick every 0.976 ms, without a time stamp (Hähnel et al. 2012)
-# Neither Intel nor AMD documents an accuracy. Against plug power packages track closely (Khan et al., "RAPL in
-# Action", 2018) and memory follows with an offset that depends on the system (Desrochers et al., MEMSYS 2016). These
-# limits are our assumption of what that amounts to; they are no specification.
-_GAIN_ERR = {"package": 0.05, "psys": 0.05, "core": 0.10, "uncore": 0.10, "dram": 0.20}
-_SCOPES = {
-    "package": Scope.PACKAGE,
-    "psys": Scope.DEVICE,
-    "core": Scope.CPU,
-    "uncore": Scope.RAIL,
-    "dram": Scope.DRAM,
-}
-_MAX_POWER_W = 1000.0  # no package draws more; only tells a wrapped counter from one that was reset
 _MIRROR_TOLERANCE_UJ = 100_000  # what a package draws between two reads of one probe, and some
 
 _NO_TREE = "there is no powercap tree at {where}; in a virtual machine the host hides it"
 _LOAD_MODULE = "On bare metal run 'sudo modprobe intel_rapl_msr'; in a container mount /sys/class/powercap into it."
-_MAKE_READABLE = "Run 'sudo chmod a+r {where}/*/energy_uj' (until the next boot), or install a udev rule that does it."
+_UDEV_RULE = 'SUBSYSTEM=="powercap", ACTION=="add", RUN+="/bin/chmod a+r /sys%p/energy_uj"'
+_MAKE_READABLE = (
+    "Run 'sudo chmod a+r {where}/*/energy_uj' (until the next boot), or write this line into "
+    f"/etc/udev/rules.d/70-powercap.rules: {_UDEV_RULE}"
+)
 
 
 @dataclass(frozen=True, slots=True)
-class _Zone:
+class Zone:
     """One powercap zone that this sensor may use. `package` names the package it belongs to."""
 
     path: Path
@@ -83,13 +75,14 @@ class RaplSensor:
     name = "rapl"
 
     def __init__(self, root: Path, clock: Clock) -> None:
+        self._root = root
         self._powercap = sys_dir(root) / "class" / "powercap"
-        self._zones: tuple[_Zone, ...] = ()
+        self._zones: tuple[Zone, ...] = ()
         self._files: list[int] = []
 
     def probe(self) -> Available | Unavailable:
         try:
-            zones = _find_zones(self._powercap)
+            zones = find_zones(self._powercap)
             if not zones:
                 return Unavailable(_NO_TREE.format(where=self._powercap), _LOAD_MODULE, is_absent=True)
             zones, notes = _merge_mirrors(_readable(zones))
@@ -98,12 +91,11 @@ class RaplSensor:
             return Unavailable(f"{where} is readable by root only", _MAKE_READABLE.format(where=self._powercap))
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links that go round in circles
             return Unavailable(f"{error}", "Look at the files below it, and at 'dmesg | grep -i rapl'.")
-        total = _total(zones)
+        total = rapl_domains.total((zone.name, zone.kind) for zone in zones)
         if not total:
             return Unavailable(f"{self._powercap} has zones, but neither a package nor psys among them", _LOAD_MODULE)
         self._zones = tuple(zones)
-        if not any(zone.kind == "dram" for zone in zones):
-            notes.append("no dram zone: memory is not in the total")
+        notes += rapl_domains.notes([zone.kind for zone in zones], self._root)
         return Available(tuple(map(_rail, zones)), total, Scope.HOST, Provenance.COUNTER, "; ".join(notes))
 
     def open(self) -> None:
@@ -127,7 +119,7 @@ class RaplSensor:
             raise SensorError(f"rapl: no energy_uj below {self._powercap} can be read.")
         return values
 
-    def _read_j(self, n: int, zone: _Zone) -> float | None:
+    def _read_j(self, n: int, zone: Zone) -> float | None:
         """Joules, or None where this zone cannot be read now: an offline package gives ENODATA or EIO."""
         try:
             if os.fstat(self._files[n]).st_nlink == 0:  # the file was replaced: a reloaded driver, a copied tree
@@ -167,15 +159,14 @@ def _parse_uj(text: bytes) -> int:
     return int(text)
 
 
-def _find_zones(powercap: Path) -> list[_Zone]:
+def find_zones(powercap: Path) -> list[Zone]:
     """Every zone by its real path once, packages before what is in them, sorted by name."""
-    zones: dict[str, _Zone] = {}
+    zones: dict[str, Zone] = {}
     for path in _zone_paths(powercap):
         zone = _zone(path)
         if zone is not None:
             zones.setdefault(zone.name, zone)  # a name twice is the same domain twice
-    order = list(_GAIN_ERR)
-    return sorted(zones.values(), key=lambda zone: (order.index(zone.kind), zone.name))
+    return sorted(zones.values(), key=lambda zone: (rapl_domains.KINDS.index(zone.kind), zone.name))
 
 
 def _zone_paths(powercap: Path) -> Iterator[Path]:
@@ -199,7 +190,7 @@ def _nested(entries: Iterable[Path]) -> Iterator[Path]:
             yield from _nested(inner)
 
 
-def _zone(path: Path) -> _Zone | None:
+def _zone(path: Path) -> Zone | None:
     """None for a folder that is no energy zone of a kind we know."""
     try:
         name = _text(path / "name")
@@ -208,10 +199,10 @@ def _zone(path: Path) -> _Zone | None:
             return None
         kind = match["kind"] or name
         owner = name if kind == "package" else _owner(path)
-        label = name if kind in ("package", "psys") or owner is None else f"{name}-{owner.removeprefix('package-')}"
+        label = rapl_domains.label(kind, owner)
         range_path = path / "max_energy_range_uj"
         has_newlines = _bytes(range_path).endswith(b"\n")
-        return _Zone(path, label, kind, owner, _positive(range_path), _max_power_w(path), has_newlines)
+        return Zone(path, label, kind, owner, _positive(range_path), _max_power_w(path), has_newlines)
     except FileNotFoundError:
         return None
 
@@ -237,7 +228,10 @@ def _max_power_w(path: Path) -> float | None:
 
 
 def _positive(path: Path) -> int:
-    number = _parse_uj(_bytes(path))
+    try:
+        number = _parse_uj(_bytes(path))
+    except ValueError as error:
+        raise _named(error, path) from None
     if number == 0:
         raise ValueError(f"{path} is 0: the counter's range is not known")
     return number
@@ -252,7 +246,7 @@ def _bytes(path: Path) -> bytes:
         return file.read(_MAX_FILE_BYTES)
 
 
-def _readable(zones: list[_Zone]) -> list[tuple[_Zone, int]]:
+def _readable(zones: list[Zone]) -> list[tuple[Zone, int]]:
     """The zones that can be read, with their counters now.
 
     Raises OSError or ValueError where one that the total needs cannot be: a total without it would be too small.
@@ -274,9 +268,9 @@ def _named(error: OSError | ValueError, path: Path) -> OSError | ValueError:
     return ValueError(f"{path}: {error}")
 
 
-def _merge_mirrors(zones: list[tuple[_Zone, int]]) -> tuple[list[_Zone], list[str]]:
+def _merge_mirrors(zones: list[tuple[Zone, int]]) -> tuple[list[Zone], list[str]]:
     """Drop all but one of a package's dies that mirror one counter, with what lies in those dropped."""
-    dies: dict[str, list[tuple[_Zone, int]]] = {}
+    dies: dict[str, list[tuple[Zone, int]]] = {}
     for zone, energy_uj in zones:
         if zone.kind == "package":
             dies.setdefault(zone.name.split("-die-")[0], []).append((zone, energy_uj))
@@ -290,24 +284,12 @@ def _merge_mirrors(zones: list[tuple[_Zone, int]]) -> tuple[list[_Zone], list[st
     return [zone for zone, _ in zones if zone.package not in dropped], notes
 
 
-def _total(zones: list[_Zone]) -> tuple[str, ...]:
-    """Packages and memory; where there are none, psys."""
-    if any(zone.kind == "package" for zone in zones):
-        return tuple(zone.name for zone in zones if zone.kind in ("package", "dram"))
-    return tuple(zone.name for zone in zones if zone.kind == "psys")
-
-
-def _rail(zone: _Zone) -> Rail:
-    return Rail(
-        name=zone.name,
-        scope=_SCOPES[zone.kind],
-        kind=RailKind.COUNTER_J,
-        provenance=Provenance.COUNTER,
-        min_period_s=_EDGE_JITTER_S,
-        resolution=zone.unit_uj / 1e6,
+def _rail(zone: Zone) -> Rail:
+    return rapl_domains.rail(
+        zone.name,
+        zone.kind,
+        zone.package,
+        resolution_j=zone.unit_uj / 1e6,
         wrap_j=(zone.range_uj + zone.unit_uj) / 1e6,
-        gain_err=_GAIN_ERR[zone.kind],
-        edge_jitter_s=_EDGE_JITTER_S,
-        max_power_w=zone.max_power_w or _MAX_POWER_W,
-        parent=zone.package if zone.kind in ("core", "uncore") else None,
+        max_power_w=zone.max_power_w,
     )

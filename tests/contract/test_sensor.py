@@ -23,6 +23,7 @@ from profiler.sensors.fake import FakeSensor
 from profiler.sensors.jetson import JetsonSensor
 from profiler.sensors.jtop import JtopSensor
 from profiler.sensors.nvml import NvmlSensor
+from profiler.sensors.perf import PerfSensor
 from profiler.sensors.pyrapl import PyRaplSensor
 from profiler.sensors.rapl import RaplSensor
 from profiler.sensors.raspberry_pi import RaspberryPiSensor
@@ -34,6 +35,7 @@ from tests.fixtures.jetson import BOARDS, build_jetson
 from tests.fixtures.jtop import FakeJtop, build_socket
 from tests.fixtures.meters import build_stream
 from tests.fixtures.nvml import FakeGpu, FakeNvml
+from tests.fixtures.power_events import Events, build_power_events
 from tests.fixtures.power_supply import laptop, phone
 from tests.fixtures.powercap import build_tree
 from tests.fixtures.pyrapl import fake_pyrapl
@@ -65,6 +67,11 @@ def _rapl(root: Path, clock: Clock) -> Sensor:
 def _pyrapl(root: Path, clock: Clock) -> Sensor:
     build_tree(root, packages=2)
     return PyRaplSensor(root, clock, load=lambda: fake_pyrapl(root, [0, 1]))
+
+
+def _perf(root: Path, clock: Clock) -> Sensor:
+    build_power_events(root, events=("cores", "pkg", "ram", "psys"), packages={0: (0, 0), 28: (1, 0)})
+    return PerfSensor(root, clock, open_event=Events())
 
 
 def _battery(root: Path, clock: Clock) -> Sensor:
@@ -147,6 +154,7 @@ CASES = {
     "combined": Case(_combined, lambda root, clock: CombinedSensor([RaplSensor(root, clock)])),
     "rapl": Case(_rapl, RaplSensor),
     "pyrapl": Case(_pyrapl, PyRaplSensor),
+    "perf": Case(_perf, PerfSensor),
     "jetson iio": Case(_jetson("TX2"), JetsonSensor),
     "jetson hwmon": Case(_jetson("AGX Orin"), JetsonSensor),
     "jetson ina238": Case(_jetson("Thor"), JetsonSensor),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from profiler.errors import SensorError
 from profiler.sensor import Unavailable
 from profiler.sensors.fake import FakeSensor
 from tests.fixtures.machine import build_orin_nano
+from tests.fixtures.power_events import build_power_events
 from tests.fixtures.powercap import Driver, build_tree
 from tests.profiler.commands.running import environment, finish
 from tests.profiler.rails import counter_rail, power_rail
@@ -41,7 +43,9 @@ def test_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree = build_tree(tmp_path)
     with Driver(tree, 20.0, dram_w=3.0):
         assert main(["doctor", "--sysfs-root", str(tmp_path), "--json"]) == 0
-    rows = {row["sensor"]: row for row in json.loads(capsys.readouterr().out)["sensors"]}
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["agreements"] == []  # nothing reads the same hardware a second time here
+    rows = {row["sensor"]: row for row in answer["sensors"]}
     rapl = rows["rapl"]
     assert rapl["chosen"] is True
     assert [rail["name"] for rail in rapl["rails"]] == ["package-0", "core-0", "dram-0"]
@@ -95,3 +99,17 @@ def test_the_power_mode_comes_first_and_brings_a_label(tmp_path: Path, capsys: p
     (tmp_path / "var/lib/nvpmodel/status").write_text("pmode:0001\n")
     main(["doctor", "--sysfs-root", str(tmp_path), "--json"])
     assert json.loads(capsys.readouterr().out)["machine"]["power_mode"] == "25W"
+
+
+def test_two_readers_of_the_same_counters_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = build_tree(tmp_path, core=False, dram=False)
+    # A real event of the kernel, the processor's clock in ns, taken for an energy of 20 W.
+    build_power_events(tmp_path, events=("pkg",), event_type=1, config=0, scale="2e-8")
+    with Driver(tree, 20.0):
+        assert main(["doctor", "--sysfs-root", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    if "perf: available" not in shown:
+        pytest.skip("this kernel forbids perf events, or the entry point is not installed")
+    assert "rapl: available, the one that is used" in shown
+    assert "package-0  counter  package  1000 Hz   6.1e-05 J" in shown.split("perf: available")[1]
+    assert re.search(r"^rapl and perf (agree within [\d.]+%|differ: package-0 drew)", shown, re.MULTILINE)

@@ -44,7 +44,7 @@ def test_is_always_an_estimate_and_says_its_idle_share(tmp_path: Path) -> None:
 
 
 def test_process_energy_is_its_cpu_time_at_full_power(tmp_path: Path) -> None:
-    sensor = CpuModelSensor(tmp_path, FakeClock(), target="process", max_w_per_cpu=10.0)
+    sensor = CpuModelSensor(tmp_path, FakeClock(), target="process", idle_w_per_cpu=0.0, max_w_per_cpu=10.0)
     outcome = sensor.probe()
     assert isinstance(outcome, Available)
     assert outcome.scope is Scope.PROCESS
@@ -82,7 +82,7 @@ def test_senseless_watts_are_refused(tmp_path: Path, idle_w: float, max_w: float
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="reads the machine's own /proc/stat")
 def test_a_busy_second_of_this_machine(tmp_path: Path) -> None:
     clock = FakeClock()  # stands still: only busy time counts
-    sensor = CpuModelSensor(Path("/"), clock)
+    sensor = CpuModelSensor(Path("/"), clock, idle_w_per_cpu=0.74, max_w_per_cpu=3.5)
     sensor.open()
     before_s = time.process_time()
     while time.process_time() - before_s < 0.3:
