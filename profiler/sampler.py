@@ -15,7 +15,7 @@ from profiler.clock import Clock, SystemClock
 from profiler.errors import SensorError
 from profiler.integrate import GAP_PERIODS, RailAccumulator, between, total
 from profiler.quantities import EnergyReading
-from profiler.sensor import Available, Sensor
+from profiler.sensor import Available, Explains, Sensor
 
 _MAX_REASONS = 4
 
@@ -173,12 +173,24 @@ class Sampler:
         values = self._read_values()
         t_ns = (before_ns + self._clock.monotonic_ns()) // 2
         bridged = [rail.add(t_ns, value) for rail, value in zip(self._rails, values, strict=True)]
+        if self._failure is None and None in values:
+            bridged = self._explained(values, bridged)
         sample = Sample(t_ns, values, tuple(rail.energy_j for rail in self._rails))
         for window in self._windows:
             window._note(sample, bridged, self._failure)
         if self._on_sample is not None:
             self._on_sample(sample)
         return sample
+
+    def _explained(self, values: Sequence[float | None], bridged: list[str | None]) -> list[str | None]:
+        """What the sensor says of rails without a value, where it says something."""
+        if not isinstance(self.sensor, Explains):
+            return bridged
+        why = self.sensor.why()
+        return [
+            why[i] or reason if value is None and i < len(why) else reason
+            for i, (value, reason) in enumerate(zip(values, bridged, strict=True))
+        ]
 
     def _read_values(self) -> tuple[float | None, ...]:
         try:

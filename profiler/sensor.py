@@ -6,7 +6,7 @@ sampler's work, so that arithmetic can be tested without hardware and hardware w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -58,6 +58,13 @@ class Sensor(Protocol):
     def read(self) -> list[float | None]: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A sensor that can also say why single rails gave None at its last `read`: one text, or None, a rail."""
+
+    def why(self) -> Sequence[str | None]: ...
 
 
 SensorFactory = Callable[[Path, Clock], Sensor]
