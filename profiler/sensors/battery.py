@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -45,6 +46,10 @@ _ENERGY_STEP_J = 36.0
 _J_PER_UWH = 3.6e-3
 _MAX_POWER_W = {True: 300.0, False: 150.0}  # of an ACPI battery, of another: more is a wrong unit, not a draw
 _MAX_ASSUMED_MA = 10_000  # a gauge taken for one of mA that says more gives µA after all
+# While it discharges a live gauge changes its power, its voltage or its energy with each renewal, of which the slowest
+# known come every 30 s. One that has said the same of all three for so long is frozen; energy alone is too coarse.
+_FROZEN_S = 120.0
+_FROZEN_REFRESHES = 4.0
 _NOT_THERE = (errno.ENOENT, errno.ENODEV, errno.ENODATA)  # a charger that went with its dock, or that has no state
 
 _NO_BATTERY = "there is no battery below {where}"
@@ -114,6 +119,7 @@ class BatterySensor:
         if refresh_s is not None and not 0 < refresh_s < math.inf:
             raise ValueError(f"refresh_s must be positive, got {refresh_s}")
         self._folder = sys_dir(root) / "class" / "power_supply"
+        self._clock = clock
         self._allow_charging = allow_charging
         self._unit = current_unit
         self._refresh_s = refresh_s
@@ -140,7 +146,7 @@ class BatterySensor:
 
     def _refusal(self, cells: tuple[_Cell, ...], feeding: tuple[Supply, ...]) -> Unavailable | None:
         """Why nothing can be metered just now. Raises OSError or ValueError where not even that can be read."""
-        reader = _Reader(cells, feeding)
+        reader = _Reader(cells, feeding, self._frozen_s)
         try:
             for cell in cells:
                 cell.supply.text("status")
@@ -165,6 +171,10 @@ class BatterySensor:
             return self._refresh_s
         return _MAXIM_REFRESH_S if _MAXIM.fullmatch(cell.name) else _REFRESH_S
 
+    @property
+    def _frozen_s(self) -> float:
+        return max(_FROZEN_S, _FROZEN_REFRESHES * (self._refresh_s or 0.0))
+
     def _notes(self, cells: tuple[_Cell, ...], others: list[Supply]) -> list[str]:
         notes = ["no accuracy of a battery gauge is documented, 5 % is assumed"]
         notes += [
@@ -184,7 +194,7 @@ class BatterySensor:
         outcome = None if self._cells else self.probe()  # rails stay those that were probed
         if isinstance(outcome, Unavailable):
             raise SensorError(f"battery: {outcome.reason}.", remedy=outcome.remedy)
-        self._reader = _Reader(self._cells, self._chargers)
+        self._reader = _Reader(self._cells, self._chargers, self._frozen_s)
 
     def read(self) -> list[float | None]:
         if self._reader is None:
@@ -193,13 +203,17 @@ class BatterySensor:
         reason = None if self._allow_charging else self._reader.refusal(statuses)
         if reason is not None:
             raise SensorError(f"battery: {reason}.", remedy=_UNPLUG)
-        values = self._reader.values(statuses, any_direction=self._allow_charging)
+        now_ns = self._clock.monotonic_ns()
+        values = self._reader.values(statuses, now_ns, any_direction=self._allow_charging)
         if all(value is None for value in values):
             raise SensorError(
-                f"battery: nothing below {self._folder} can be read, or it says 0 W.",
+                f"battery: nothing below {self._folder} can be read: {self._reader.why[0]}.",
                 remedy=_UNREADABLE.format(where=self._folder),
             )
         return values
+
+    def why(self) -> Sequence[str | None]:
+        return () if self._reader is None else tuple(self._reader.why)
 
     def close(self) -> None:
         reader, self._reader = self._reader, None
@@ -275,29 +289,38 @@ def _rails(cell: _Cell, allow_charging: bool, refresh_s: float) -> list[Rail]:
 
 
 class _OpenCell:
-    """The kept files of one battery."""
+    """The kept files of one battery. The troubles are why the last readings of power and energy gave none."""
 
     def __init__(self, cell: _Cell) -> None:
+        self.trouble: str | None = None
+        self.energy_trouble: str | None = None
         self._cell = cell
+        self._said: tuple[float | None, float | None, str | None] | None = None
+        self._since_ns = 0
         self._status = cell.supply.file("status")
         self._power = cell.supply.file(cell.power or "power_now")
         self._voltage = cell.supply.file("voltage_now")
         self._energy = cell.supply.file("energy_now")
 
     def status(self) -> str:
-        """Charging, Discharging, Full, Not charging or Unknown, as it also is where it cannot be read."""
+        """Charging, Discharging, Full, Not charging, or Unknown and why where it is not read."""
         try:
             return self._status.text()
-        except (OSError, ValueError):
-            return "Unknown"
+        except (OSError, ValueError) as error:
+            return f"Unknown ({error})"
 
     def power_w(self) -> float | None:
         """The magnitude, as signs mean nothing that holds for every driver. None where it cannot be read now."""
+        self.trouble = None
         try:
             power_w = self._magnitude_w()
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            self.trouble = str(error)
             return None
-        return power_w if power_w <= self._cell.max_power_w else None
+        if power_w > self._cell.max_power_w:
+            self.trouble = f"{power_w:.4g} W are more than a battery gives"
+            return None
+        return power_w
 
     def _magnitude_w(self) -> float:
         raw = abs(self._power.integer())
@@ -313,9 +336,24 @@ class _OpenCell:
         """What has left the battery since it was full. None where it cannot be read now."""
         try:
             left_uwh = self._energy.integer()
+        except (OSError, ValueError) as error:
+            self.energy_trouble = str(error)
+            return None
+        self.energy_trouble = None if left_uwh > 0 else f"energy_now is {left_uwh}"
+        return ((self._cell.full_uwh or 0) - left_uwh) * _J_PER_UWH if left_uwh > 0 else None
+
+    def still_s(self, now_ns: int, power_w: float | None, energy_j: float | None) -> float:
+        """For how long power, energy and voltage have been what they are."""
+        said = (power_w, energy_j, self._voltage_text())
+        if said != self._said:
+            self._said, self._since_ns = said, now_ns
+        return (now_ns - self._since_ns) / 1e9
+
+    def _voltage_text(self) -> str | None:
+        try:
+            return self._voltage.text()
         except (OSError, ValueError):
             return None
-        return ((self._cell.full_uwh or 0) - left_uwh) * _J_PER_UWH if left_uwh > 0 else None
 
     def close(self) -> None:
         for file in (self._status, self._power, self._voltage, self._energy):
@@ -323,10 +361,12 @@ class _OpenCell:
 
 
 class _Reader:
-    """The kept files of one opened sensor."""
+    """The kept files of one opened sensor. `why` says of each value of the last `values` why it is None."""
 
-    def __init__(self, cells: tuple[_Cell, ...], feeding: tuple[Supply, ...]) -> None:
+    def __init__(self, cells: tuple[_Cell, ...], feeding: tuple[Supply, ...], frozen_s: float) -> None:
+        self.why: list[str | None] = []
         self._cells = cells
+        self._frozen_s = frozen_s
         self._open_cells = [_OpenCell(cell) for cell in cells]
         self._online = [(charger.name, charger.file("online")) for charger in feeding]
 
@@ -347,16 +387,26 @@ class _Reader:
         powers_w = [opened.power_w() for cell, opened in pairs if cell.has_power]
         return bool(powers_w) and not any(powers_w)
 
-    def values(self, statuses: list[str], *, any_direction: bool) -> list[float | None]:
+    def values(self, statuses: list[str], now_ns: int, *, any_direction: bool) -> list[float | None]:
         """One a rail, in the order of `_rails`."""
-        powers = [cell.power_w() if self._cells[n].has_power else None for n, cell in enumerate(self._open_cells)]
-        if not any_direction:
-            powers = _as_draw(powers, statuses)
+        read_w = [cell.power_w() if self._cells[n].has_power else None for n, cell in enumerate(self._open_cells)]
+        powers = read_w if any_direction else _as_draw(read_w, statuses)
         values: list[float | None] = []
-        for cell, opened, power_w in zip(self._cells, self._open_cells, powers, strict=True):
-            values += [power_w] if cell.has_power else []
-            if cell.full_uwh is not None and not (any_direction and cell.has_power):
-                values.append(opened.energy_j())
+        self.why = []
+        for n, (cell, opened, power_w) in enumerate(zip(self._cells, self._open_cells, powers, strict=True)):
+            has_energy = cell.full_uwh is not None and not (any_direction and cell.has_power)
+            energy_j = opened.energy_j() if has_energy else None
+            trouble = opened.trouble or f"{read_w[n]} W while its driver says {statuses[n]}"
+            energy_trouble = opened.energy_trouble
+            if power_w and opened.still_s(now_ns, power_w, energy_j) > self._frozen_s:
+                trouble = energy_trouble = f"frozen, it has said the same for more than {self._frozen_s:g} s"
+                power_w = energy_j = None
+            if cell.has_power:
+                values.append(power_w)
+                self.why.append(f"{cell.name}: {trouble}" if power_w is None else None)
+            if has_energy:
+                values.append(energy_j)
+                self.why.append(f"{cell.name}: {energy_trouble}" if energy_j is None else None)
         return values
 
     def close(self) -> None:
