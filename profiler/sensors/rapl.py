@@ -245,20 +245,20 @@ def _nested(entries: Iterable[Path]) -> Iterator[Path]:
 
 
 def _zone(path: Path) -> _Zone | None:
-    """None for a folder that is no energy zone of a kind we know."""
+    """None for a folder that is no energy zone of a kind we know. Raises OSError where one has no range."""
     try:
         name = _text(path / "name")
-        match = _NAME.fullmatch(name)
-        if match is None:
-            return None
-        kind = match["kind"] or name
-        owner = name if kind == "package" else _owner(path)
-        label = name if kind in ("package", "psys") or owner is None else f"{name}-{owner.removeprefix('package-')}"
-        range_path = path / "max_energy_range_uj"
-        has_newlines = _bytes(range_path).endswith(b"\n")
-        return _Zone(path, label, kind, owner, _positive(range_path), _max_power_w(path), has_newlines)
     except FileNotFoundError:
         return None
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    kind = match["kind"] or name
+    owner = name if kind == "package" else _owner(path)
+    label = name if kind in ("package", "psys") or owner is None else f"{name}-{owner.removeprefix('package-')}"
+    range_path = path / "max_energy_range_uj"
+    has_newlines = _bytes(range_path).endswith(b"\n")
+    return _Zone(path, label, kind, owner, _positive(range_path), _max_power_w(path), has_newlines)
 
 
 def _owner(path: Path) -> str | None:
