@@ -119,10 +119,12 @@ class EnergyReading:
 def add_energies(rail: str, scope: Scope, parts: Iterable[EnergyReading]) -> EnergyReading:
     """The sum of disjoint readings of one window: errors add in quadrature, the weakest provenance and coverage win.
 
-    One missing part makes the sum missing: a silently smaller total is a wrong total.
+    One missing part makes the sum missing: a silently smaller total is a wrong total. What is said of a part is said
+    of the sum.
     """
     readings = list(parts)
     names = tuple(reading.rail for reading in readings)
+    said = [f"{reading.rail}: {reading.reason}" for reading in readings if reading.reason is not None]
     gaps = [f"{reading.rail}: {reading.reason}" for reading in readings if reading.energy_j is None]
     if not readings or gaps:
         return EnergyReading.missing(rail, scope, "; ".join(gaps) or "no rail makes up a total")
@@ -137,4 +139,5 @@ def add_energies(rail: str, scope: Scope, parts: Iterable[EnergyReading]) -> Ene
         coverage=min(reading.coverage for reading in readings),
         max_gap_s=max(reading.max_gap_s for reading in readings),
         total_of=names,
+        reason="; ".join(said) or None,
     )

@@ -83,7 +83,7 @@ class Figures:
         lines = [head, "", *(f"  {line}" for line in aligned(rows)), "", f"  {seconds(self.duration_s)} elapsed"]
         lines += [f"  total = {plain(sum_)}"] if sum_ else []
         lines += self._uses()
-        lines += [f"  {plain(r.rail)}: {plain(r.reason)}" for r in self.readings if r.reason]
+        lines += [f"  {plain(r.rail)}: {plain(r.reason)}" for r in self.readings[:-1] if r.reason]
         lines += [f"  {plain(self.available.notes)}"] if self.available.notes else []
         if total.provenance in (Provenance.ESTIMATED, Provenance.SIMULATED):
             lines.append(
