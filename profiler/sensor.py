@@ -6,6 +6,7 @@ sampler's work, so that arithmetic can be tested without hardware and hardware w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,23 +82,27 @@ class Probe:
 def sys_dir(root: Path) -> Path:
     """The sysfs below a file system root; a folder that is itself a sysfs copy (has `class/`) serves as well."""
     below = root / "sys"
-    return below if below.is_dir() or not (root / "class").is_dir() else root
+    # not Path.is_dir, which raises where this user may not look
+    is_root = os.path.isdir(below) or not os.path.isdir(root / "class")  # noqa: PTH112
+    return below if is_root else root
 
 
 def discover(root: Path, clock: Clock) -> Iterator[Sensor]:
     """Every sensor that is installed, built in or not, through the entry points `fedmeter.sensors`, by name.
 
-    One that cannot even be loaded is there as well, as one that is not available: it must not take the others along.
+    One that cannot even be loaded or made is there as well, as one that is not available: it must not take the others
+    along.
     """
     from importlib.metadata import entry_points  # costs 20 ms, so only when asked for
 
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
         try:
             factory: SensorFactory = entry.load()
-        except (ImportError, AttributeError) as error:
+            sensor = factory(root, clock)
+        except (ImportError, AttributeError, SyntaxError, SensorError, OSError, ValueError, TypeError) as error:
             yield Broken(entry.name, f"{entry.value} cannot be loaded: {error}")
             continue
-        yield factory(root, clock)
+        yield sensor
 
 
 class Broken:

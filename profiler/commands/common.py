@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -56,8 +57,8 @@ def number(what: str, limit: float) -> Callable[[str], float]:
 
 def ask(root: Path, clock: Clock) -> list[Probe]:
     """What every sensor says about the machine below `root`. Raises UsageError where that is no folder."""
-    if not root.is_dir():
-        raise UsageError(f"{root} is not a folder.", remedy="Give --sysfs-root a file system root.")
+    if not os.path.isdir(root):  # noqa: PTH112
+        raise UsageError(f"{root} is not a folder, or not for us.", remedy="Give --sysfs-root a file system root.")
     return [Probe(sensor, sensor.probe()) for sensor in discover(root, clock)]
 
 
