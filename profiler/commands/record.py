@@ -114,11 +114,11 @@ def run(options: argparse.Namespace) -> int:
         raise
     finally:
         writer.close()
-    show(figures, options.json, sys.stderr)
+    is_shown = show(figures, options.json, sys.stderr)
     if writer.failure is not None:
         print(f"The trace ends early, after {writer.n_samples} samples: {writer.failure}.", file=sys.stderr)
     status = figures.finished.exit_status if figures.finished is not None else waiting.status
-    return status or int(writer.failure is not None)
+    return status or int(writer.failure is not None or not is_shown)
 
 
 class _Waiting:

@@ -189,6 +189,7 @@ def test_a_rail_that_comes_back(tmp_path: Path, name: str, fault: str) -> None:
         assert (reading.energy_err_j or 0) >= 2 / math.sqrt(3) * 7 * _TICK_S * bench.watts[bench.victim]
     assert record.total is not None
     assert record.total.coverage == pytest.approx(reading.coverage)
+    assert f"{bench.victim}: {reading.reason}" == record.total.reason
 
 
 @pytest.mark.parametrize("fault", FAULTS)
