@@ -196,7 +196,8 @@ class Sampler:
         try:
             values = self._checked(self.sensor.read() if self._is_open else None)
         except (SensorError, OSError, ValueError) as error:
-            self._failure = f"{self.sensor.name}: {str(error) or type(error).__name__}"
+            said = str(error) or type(error).__name__
+            self._failure = said if said.startswith(f"{self.sensor.name}:") else f"{self.sensor.name}: {said}"
             return (None,) * len(self._rails)
         self._failure = None
         return values
