@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from harness.device import DeviceSpec
+from profiler.machine import processor_name
 
 _PACKAGES = ("fedmeter", "grpcio", "numpy", "protobuf", "psutil", "torch")
 
@@ -30,7 +31,7 @@ def host_facts(root: Path = Path("/")) -> dict[str, Any]:
         "system": platform.system(),
         "release": platform.release(),
         "machine": platform.machine(),
-        "cpu_model": _cpu_model(root),
+        "cpu_model": processor_name(root) or platform.processor(),
         "cores": available_cores(),
         "memory_bytes": int(psutil.virtual_memory().total),
         "governor": _first_line(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
@@ -87,15 +88,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _cpu_model(root: Path) -> str | None:
-    try:
-        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor() or None
-    names = [line.partition(":")[2].strip() for line in lines if line.lower().startswith(("model name", "hardware"))]
-    return names[0] if names else platform.processor() or None
 
 
 def _first_line(path: Path) -> str | None:
