@@ -1,4 +1,4 @@
-"""`python -m profiler {list,doctor,watch,measure,record}`: what can be measured here, and the joules of a command."""
+"""`python -m profiler {list,doctor,watch,measure,record,replay}`: what can be measured here, joules of a command."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ import os
 import sys
 from collections.abc import Sequence
 
-from profiler.commands import doctor, list_sensors, measure, record, watch
+from profiler.commands import doctor, list_sensors, measure, record, replay, watch
 from profiler.errors import FedmeterError
 
-_VERBS = {"list": list_sensors, "doctor": doctor, "watch": watch, "measure": measure, "record": record}
+_VERBS = {
+    "list": list_sensors,
+    "doctor": doctor,
+    "watch": watch,
+    "measure": measure,
+    "record": record,
+    "replay": replay,
+}
 _INTERRUPTED = 130
 
 
