@@ -556,6 +556,47 @@ def test_a_meter_that_is_unplugged_in_mid_span(tmp_path: Path) -> None:
     assert "s old" in (reading.reason or "")
 
 
+def test_a_meter_that_is_plugged_in_again_is_read_again(tmp_path: Path) -> None:
+    """Two pseudo-terminals stand for a serial adapter before and after: another device behind the same name."""
+    clock = FakeClock()
+    build_stream(tmp_path).unlink()
+    name = tmp_path / "run/meter.csv"
+    ours, theirs = os.openpty()
+    name.symlink_to(os.ttyname(theirs))
+    sampler = Sampler(ExternalSensor(tmp_path, clock), clock, rate_hz=10.0)
+    values: list[float | None] = []
+    with sampler:
+        for tick in range(30):
+            clock.advance(0.1)
+            if tick == 10:  # unplugged
+                os.close(theirs)
+                os.close(ours)
+                name.unlink()
+            if tick == 20:  # and plugged in again
+                ours, theirs = os.openpty()
+                name.symlink_to(os.ttyname(theirs))
+            elif not 10 <= tick < 20:
+                os.write(ours, b"0,5000\n" if tick < 10 else b"0,7000\n")
+            values += sampler.sample_now().values
+    os.close(theirs)
+    os.close(ours)
+    assert values[:10] == [5.0] * 10
+    assert values[13:20] == [None] * 7
+    assert values[22:] == [7.0] * 8
+
+
+def test_a_log_that_is_rotated_is_followed(tmp_path: Path) -> None:
+    """The old one is renamed, as logrotate does, and stays on the disk."""
+    clock = FakeClock()
+    stream = build_stream(tmp_path)
+    sensor = ExternalSensor(tmp_path, clock)
+    sensor.open()
+    stream.rename(stream.with_suffix(".1"))
+    stream.write_text("0,9000\n")
+    assert sensor.read() == [9.0]
+    sensor.close()
+
+
 def test_a_helper_that_hangs_fails_or_babbles_is_a_gap(tmp_path: Path) -> None:
     """vcgencmd itself, as a child process: it exits with an error, prints half, prints too much, and recovers."""
     script = tmp_path / "vcgencmd"
