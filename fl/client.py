@@ -27,7 +27,7 @@ from fl.workload import NumPyClient, Partition, load_workload
 from profiler.clock import Clock, SystemClock
 from profiler.errors import DeviceError, FedmeterError, PreconditionError, UsageError
 from profiler.sampler import Sampler
-from profiler.sensor import Probe, best, discover
+from profiler.sensor import best, probe_all
 from profiler.span import Profiler
 
 JOIN = "/flwr.proto.FlowerService/Join"
@@ -254,7 +254,7 @@ def _limit_threads(threads: int) -> None:
 
 def _samplers(root: Path, clock: Clock) -> tuple[Sampler, ...]:
     """The best sensor there is, said in one line; none is no reason not to train."""
-    chosen = best([Probe(sensor, sensor.probe()) for sensor in discover(root, clock)])
+    chosen = best(probe_all(root, clock))
     if chosen is None:
         _log.warning("no energy sensor is available: energy will be missing; see python -m profiler list")
         return ()

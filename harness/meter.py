@@ -24,7 +24,7 @@ from profiler.errors import PreconditionError
 from profiler.integrate import GAP_PERIODS, integrate, total
 from profiler.quantities import EnergyReading, Provenance, Scope
 from profiler.sampler import Sample, Sampler
-from profiler.sensor import Available, Probe, Unavailable, best, discover
+from profiler.sensor import Available, Probe, Unavailable, best, probe_all
 from profiler.shares import Shares, Tick
 
 SERVER = "server"
@@ -42,7 +42,7 @@ class IdlePower:
 
 def probe_sensors(root: Path, clock: Clock) -> list[Probe]:
     """Ask every installed sensor whether it can be used here."""
-    return [Probe(sensor, sensor.probe()) for sensor in discover(root, clock)]
+    return probe_all(root, clock)
 
 
 def choose(probes: list[Probe], required: Iterable[str]) -> Probe | None:

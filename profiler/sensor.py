@@ -16,6 +16,11 @@ from profiler.clock import Clock
 from profiler.errors import SensorError
 from profiler.quantities import Provenance, Rail, Scope
 
+# What code that is not ours raises by mistake, without what nobody should catch
+_FAILURES = (
+    ArithmeticError, AttributeError, LookupError, NameError, OSError, RuntimeError, SensorError, TypeError, ValueError,
+)  # fmt: skip
+
 ENTRY_POINT_GROUP = "fedmeter.sensors"
 
 
@@ -99,10 +104,26 @@ def discover(root: Path, clock: Clock) -> Iterator[Sensor]:
         try:
             factory: SensorFactory = entry.load()
             sensor = factory(root, clock)
-        except (ImportError, AttributeError, SyntaxError, SensorError, OSError, ValueError, TypeError) as error:
+        except (ImportError, SyntaxError, *_FAILURES) as error:
             yield Broken(entry.name, f"{entry.value} cannot be loaded: {error}")
             continue
         yield sensor
+
+
+def probe_all(root: Path, clock: Clock) -> list[Probe]:
+    """What every installed sensor says about the machine below `root`.
+
+    One that fails at it, against the contract, is not available: it must not take the others along.
+    """
+    return [_asked(sensor) for sensor in discover(root, clock)]
+
+
+def _asked(sensor: Sensor) -> Probe:
+    try:
+        return Probe(sensor, sensor.probe())
+    except _FAILURES as error:
+        why = f"it fails when it is asked: {type(error).__name__}: {error}"
+        return Probe(sensor, Unavailable(why, "Tell whoever wrote this sensor, or remove the package it comes with."))
 
 
 class Broken:

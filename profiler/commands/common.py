@@ -13,7 +13,7 @@ from pathlib import Path
 
 from profiler.clock import Clock
 from profiler.errors import SensorError, UsageError, nearest
-from profiler.sensor import Available, Probe, Sensor, best, discover
+from profiler.sensor import Available, Probe, Sensor, best, probe_all
 
 MAX_RATE_HZ = 1000.0  # the counters we know tick no faster, and a Python thread keeps up with no more
 MAX_SECONDS = 366 * 86400.0
@@ -59,7 +59,7 @@ def ask(root: Path, clock: Clock) -> list[Probe]:
     """What every sensor says about the machine below `root`. Raises UsageError where that is no folder."""
     if not os.path.isdir(root):  # noqa: PTH112
         raise UsageError(f"{root} is not a folder, or not for us.", remedy="Give --sysfs-root a file system root.")
-    return [Probe(sensor, sensor.probe()) for sensor in discover(root, clock)]
+    return probe_all(root, clock)
 
 
 def choose(root: Path, name: str | None, clock: Clock) -> tuple[Sensor, Available]:

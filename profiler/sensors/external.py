@@ -223,7 +223,7 @@ class ExternalSensor:
             self._trouble = str(error)
 
     def _follow(self) -> None:
-        """A rotated log or a port that was plugged in again is opened anew, a log cut short is read from its beginning."""
+        """A rotated log or a port plugged in again is opened anew, a log that was cut short read from its beginning."""
         if self._file is None or self._spec is None:
             return
         path, about = self._below(self._spec.path), os.fstat(self._file)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from profiler.clock import FakeClock
+from profiler.clock import Clock, FakeClock
 from profiler.errors import SensorError
 from profiler.quantities import Provenance, Rail, RailKind, Scope
-from profiler.sensor import Available, Broken, Probe, Unavailable, best, discover
+from profiler.sensor import Available, Broken, Probe, Sensor, Unavailable, best, discover, probe_all
 from profiler.sensors.fake import FakeSensor
+from tests.fixtures.powercap import build_tree
 
 
 def test_the_built_in_sensors_are_found_by_name(tmp_path: Path) -> None:
@@ -32,6 +33,39 @@ def test_a_sensor_that_cannot_be_loaded_takes_no_other_along(tmp_path: Path, mon
     with pytest.raises(SensorError, match="cannot be loaded"):
         broken.open()
     assert model.name == "cpu_model"
+
+
+class Hasty(FakeSensor):
+    """Breaks the contract: its probe raises."""
+
+    def __init__(self, root: Path, clock: Clock) -> None:
+        super().__init__([], lambda t_s: [], clock, name="hasty")
+
+    def probe(self) -> Available | Unavailable:
+        raise KeyError("rails")
+
+
+def unmakable(root: Path, clock: Clock) -> Sensor:
+    raise PermissionError(13, "Permission denied", "/dev/meter")
+
+
+def test_a_sensor_that_fails_when_made_or_asked_takes_no_other_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = "fedmeter.sensors"
+    entries = [
+        EntryPoint(name, f"{__name__}:{attribute}", group) for name, attribute in (("a", "unmakable"), ("b", "Hasty"))
+    ]
+    entries.append(EntryPoint("rapl", "profiler.sensors.rapl:RaplSensor", group))
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: entries)
+    build_tree(tmp_path)
+    unmade, hasty, rapl = probe_all(tmp_path, FakeClock())
+    assert isinstance(unmade.outcome, Unavailable)
+    assert "/dev/meter" in unmade.outcome.reason
+    assert isinstance(hasty.outcome, Unavailable)
+    assert "KeyError" in hasty.outcome.reason
+    assert hasty.outcome.remedy
+    assert best([unmade, hasty, rapl]) is rapl
 
 
 def probe(name: str, provenance: Provenance, scope: Scope) -> Probe:
