@@ -380,7 +380,7 @@ def test_a_processor_that_is_taken_away_neither_adds_nor_takes_energy(tmp_path: 
 
     clock = FakeClock()
     say(4)
-    sampler = Sampler(CpuModelSensor(tmp_path, clock, idle_w_per_cpu=1.0), clock, rate_hz=1.0)
+    sampler = Sampler(CpuModelSensor(tmp_path, clock, idle_w_per_cpu=1.0), clock, rate_hz=0)
     with Profiler([sampler], clock, resources=False) as profiler:
         clock.advance(1000)
         sampler.sample_now()

@@ -44,7 +44,7 @@ def test_a_package_whose_counter_stands_still_is_frozen_and_idle_memory_is_not(t
     """The package's counter stops at 6 s of 20; memory stands still from the beginning, as it may."""
     clock = FakeClock()
     tree = build_tree(tmp_path, core=False, start_uj=1_000_000)
-    sampler = Sampler(RaplSensor(tmp_path, clock), clock, rate_hz=1.0)
+    sampler = Sampler(RaplSensor(tmp_path, clock), clock, rate_hz=0)
     with Profiler([sampler], clock, resources=False) as profiler, profiler.span("fit") as span:
         for second in range(1, _TICKS + 1):
             clock.advance(1)
@@ -62,7 +62,7 @@ def test_a_counter_that_never_moves_is_missing(tmp_path: Path) -> None:
     """No joule at all of a package that executes this is no figure, however short the span."""
     clock = FakeClock()
     build_tree(tmp_path, core=False)
-    sampler = Sampler(RaplSensor(tmp_path, clock), clock, rate_hz=10.0)
+    sampler = Sampler(RaplSensor(tmp_path, clock), clock, rate_hz=0)
     for duration_s in (0.5, 60.0):
         with Profiler([sampler], clock, resources=False) as profiler, profiler.span("fit") as span:
             clock.advance(duration_s)
@@ -75,7 +75,7 @@ def test_a_counter_that_never_moves_is_missing(tmp_path: Path) -> None:
 def test_a_psys_that_nobody_wired_up_is_missing_and_the_packages_are_there(tmp_path: Path) -> None:
     clock = FakeClock()
     tree = build_tree(tmp_path, psys=True, core=False, dram=False, start_uj={"package-0": 5})
-    sampler = Sampler(RaplSensor(tmp_path, clock), clock, rate_hz=1.0)
+    sampler = Sampler(RaplSensor(tmp_path, clock), clock, rate_hz=0)
     with Profiler([sampler], clock, resources=False) as profiler, profiler.span("fit") as span:
         for second in range(1, 31):
             clock.advance(1)

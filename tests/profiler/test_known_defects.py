@@ -360,7 +360,7 @@ def test_a_wrap_next_to_an_edge(tmp_path: Path, edge: str, before_s: float) -> N
     at_s = (1.0 if edge == "begins" else 3.0) - before_s
     start_uj = modulus_uj(PACKAGE_RANGE_UJ) - round(100e6 * at_s)
     tree = build_tree(tmp_path, core=False, dram=False, start_uj=start_uj)
-    sampler = Sampler(RaplSensor(tmp_path, clock), clock, rate_hz=10.0)
+    sampler = Sampler(RaplSensor(tmp_path, clock), clock, rate_hz=0)
 
     def run(duration_s: float) -> None:
         for _ in range(round(duration_s * 20)):
@@ -441,7 +441,7 @@ def test_nothing_assumed_is_in_a_measured_total(tmp_path: Path) -> None:
     tree = build_tree(tmp_path, core=False, dram=False, start_uj=0)
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/stat").write_text("cpu  1 0 1 1 0 0 0 0 0 0\ncpu0 1 0 1 1 0 0 0 0 0 0\n")
-    samplers = [Sampler(sensor(tmp_path, clock), clock, rate_hz=1.0) for sensor in (CpuModelSensor, RaplSensor)]
+    samplers = [Sampler(sensor(tmp_path, clock), clock, rate_hz=0) for sensor in (CpuModelSensor, RaplSensor)]
     with Profiler(samplers, clock, resources=False) as profiler, profiler.span("fit") as span:
         clock.advance(2)
         tree.set_uj("package-0", 40_000_000)
@@ -491,7 +491,7 @@ def test_several_profilers_meter_at_once_and_leave_nothing_behind(tmp_path: Path
     assert other.stdout is not None
     assert other.stdout.readline() == "open\n"
     clock = FakeClock()
-    samplers = [Sampler(RaplSensor(tree.root, clock), clock, rate_hz=1.0) for _ in range(2)]
+    samplers = [Sampler(RaplSensor(tree.root, clock), clock, rate_hz=0) for _ in range(2)]
     with samplers[0], samplers[1]:
         windows = [sampler.open_window() for sampler in samplers]
         clock.advance(1)
