@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from profiler.commands import calibrate, doctor, list_sensors, measure, record, watch
+from profiler.commands import calibrate, doctor, list_sensors, measure, record, replay, watch
 from profiler.errors import FedmeterError
 
 _VERBS = {
@@ -18,6 +18,7 @@ _VERBS = {
     "measure": measure,
     "record": record,
     "calibrate": calibrate,
+    "replay": replay,
 }
 _INTERRUPTED = 130
 
@@ -27,27 +28,53 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     `measure` and `record` return their command's status: 127 not found, 126 not executable, 128 + n ended by signal n.
     """
+    _open_streams()
     arguments, command = _split(sys.argv[1:] if argv is None else argv)
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
     verb = _VERBS[options.verb]
+    if unknown:
+        hint = " (a command comes after --)" if verb.COMMAND else ""
+        parser.error(f"{options.verb} does not know {' '.join(unknown)}{hint}")
     if command is not None and not (verb.COMMAND and command):
         parser.error(f"{options.verb} -- needs a command" if verb.COMMAND else f"{options.verb} takes no command")
     options.command = command or []
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without "±" must not cost the figures
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without "±" must not cost the figures
     try:
         status: int = verb.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:  # the reader has gone (`| head`): nothing more to print, least of all at the last flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has gone (`| head`)
+        _drop_stdout()
         return 0
     except FedmeterError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # where our output goes is full or gone
+        _drop_stdout()
+        print(f"{error}. Look where the output goes.", file=sys.stderr)
+        return 1
     return status
+
+
+def _open_streams() -> None:
+    """A standard stream that was closed (`2>&-`) becomes /dev/null: else the next file to be opened takes its place."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, number)
+            os.set_inheritable(number, True)  # the command gets it as well
+            if null != number:
+                os.close(null)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+
+
+def _drop_stdout() -> None:
+    """Nothing more can be printed there, least of all at the interpreter's last flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:

@@ -19,10 +19,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from profiler.quantities import BELOW_RESOLUTION, EnergyReading, Rail, RailKind, Scope, add_energies
+from profiler.quantities import BELOW_RESOLUTION, EnergyReading, Provenance, Rail, RailKind, Scope, add_energies
 
 MIN_COVERAGE = 0.5
 MIN_WINDOW_JITTERS = 10.0  # a window shorter than this many times the staleness of a reading says little
+FROZEN_JITTERS = 100.0  # a counter that moves each millisecond and did not in a tenth of a second has stopped
 GAP_PERIODS = 3.0  # a power rail is bridged, not integrated, over more than this many sampling periods
 
 
@@ -246,6 +247,13 @@ def _reading(
             coverage=coverage,
             max_gap_s=max_gap_s,
         )
+    if tally.energy_j == 0 and _never_rests(rail) and duration_s > FROZEN_JITTERS * rail.edge_jitter_s:
+        why = f"frozen: its counter did not move in {duration_s:.3g} s"
+        return replace(
+            EnergyReading.missing(rail.name, rail.scope, f"{why}; {reason}" if reason else why),
+            n_samples=n_samples,
+            max_gap_s=max_gap_s,
+        )
     if 0 < duration_s < MIN_WINDOW_JITTERS * rail.edge_jitter_s:
         why = f"{BELOW_RESOLUTION}: {duration_s:.3g} s, and readings are up to {rail.edge_jitter_s:.3g} s old"
         reason = f"{reason}; {why}" if reason else why
@@ -263,6 +271,15 @@ def _reading(
         max_gap_s=max_gap_s,
         reason=reason,
     )
+
+
+def _never_rests(rail: Rail) -> bool:
+    """Whether this is the counter of a processor package, which draws power while anybody is there to read it.
+
+    Memory or a GPU may draw less than one step in a window, and whatever a meter beside the device sees may be off.
+    """
+    is_counter = rail.kind is RailKind.COUNTER_J and rail.provenance is Provenance.COUNTER
+    return is_counter and rail.scope is Scope.PACKAGE and rail.edge_jitter_s > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,13 +122,14 @@ class EnergyReading:
 def add_energies(rail: str, scope: Scope, parts: Iterable[EnergyReading]) -> EnergyReading:
     """The sum of disjoint readings of one window: errors add in quadrature, the weakest provenance and coverage win.
 
-    One missing part makes the sum missing: a silently smaller total is a wrong total.
+    One missing part makes the sum missing: a silently smaller total is a wrong total. What is said of a part is said
+    of the sum.
     """
     readings = list(parts)
     names = tuple(reading.rail for reading in readings)
-    gaps = [f"{reading.rail}: {reading.reason}" for reading in readings if reading.energy_j is None]
+    gaps = [reading for reading in readings if reading.energy_j is None]
     if not readings or gaps:
-        return EnergyReading.missing(rail, scope, "; ".join(gaps) or "no rail makes up a total")
+        return EnergyReading.missing(rail, scope, _reasons(gaps) or "no rail makes up a total")
     return EnergyReading(
         rail=rail,
         energy_j=math.fsum(reading.energy_j or 0.0 for reading in readings),
@@ -140,4 +141,14 @@ def add_energies(rail: str, scope: Scope, parts: Iterable[EnergyReading]) -> Ene
         coverage=min(reading.coverage for reading in readings),
         max_gap_s=max(reading.max_gap_s for reading in readings),
         total_of=names,
+        reason=_reasons(readings) or None,
     )
+
+
+def _reasons(readings: Iterable[EnergyReading]) -> str:
+    """What is said of some readings, each thing once, after the rails it is said of."""
+    rails: dict[str, list[str]] = {}
+    for reading in readings:
+        if reading.reason is not None:
+            rails.setdefault(reading.reason, []).append(reading.rail)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in rails.items())

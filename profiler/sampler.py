@@ -15,7 +15,7 @@ from profiler.clock import Clock, SystemClock
 from profiler.errors import SensorError
 from profiler.integrate import GAP_PERIODS, RailAccumulator, between, total
 from profiler.quantities import EnergyReading
-from profiler.sensor import Available, Sensor
+from profiler.sensor import Available, Explains, Sensor
 
 _MAX_REASONS = 4
 
@@ -173,6 +173,8 @@ class Sampler:
         values = self._read_values()
         t_ns = (before_ns + self._clock.monotonic_ns()) // 2
         bridged = [rail.add(t_ns, value) for rail, value in zip(self._rails, values, strict=True)]
+        if self._failure is None and None in values:
+            bridged = self._explained(values, bridged)
         sample = Sample(t_ns, values, tuple(rail.energy_j for rail in self._rails))
         for window in self._windows:
             window._note(sample, bridged, self._failure)
@@ -180,11 +182,22 @@ class Sampler:
             self._on_sample(sample)
         return sample
 
+    def _explained(self, values: Sequence[float | None], bridged: list[str | None]) -> list[str | None]:
+        """What the sensor says of rails without a value, where it says something."""
+        if not isinstance(self.sensor, Explains):
+            return bridged
+        why = self.sensor.why()
+        return [
+            why[i] or reason if value is None and i < len(why) else reason
+            for i, (value, reason) in enumerate(zip(values, bridged, strict=True))
+        ]
+
     def _read_values(self) -> tuple[float | None, ...]:
         try:
             values = self._checked(self.sensor.read() if self._is_open else None)
         except (SensorError, OSError, ValueError) as error:
-            self._failure = f"{self.sensor.name}: {str(error) or type(error).__name__}"
+            said = str(error) or type(error).__name__
+            self._failure = said if said.startswith(f"{self.sensor.name}:") else f"{self.sensor.name}: {said}"
             return (None,) * len(self._rails)
         self._failure = None
         return values

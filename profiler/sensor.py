@@ -6,6 +6,7 @@ sampler's work, so that arithmetic can be tested without hardware and hardware w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,11 @@ from typing import Protocol, runtime_checkable
 from profiler.clock import Clock
 from profiler.errors import SensorError
 from profiler.quantities import Provenance, Rail, Scope
+
+# What code that is not ours raises by mistake, without what nobody should catch
+_FAILURES = (
+    ArithmeticError, AttributeError, LookupError, NameError, OSError, RuntimeError, SensorError, TypeError, ValueError,
+)  # fmt: skip
 
 ENTRY_POINT_GROUP = "fedmeter.sensors"
 
@@ -73,6 +79,13 @@ class Costly(Protocol):
     same_as: str
 
 
+@runtime_checkable
+class Explains(Protocol):
+    """A sensor that can also say why single rails gave None at its last `read`: one text, or None, a rail."""
+
+    def why(self) -> Sequence[str | None]: ...
+
+
 SensorFactory = Callable[[Path, Clock], Sensor]
 
 
@@ -87,7 +100,9 @@ class Probe:
 def sys_dir(root: Path) -> Path:
     """The sysfs below a file system root; a folder that is itself a sysfs copy (has `class/`) serves as well."""
     below = root / "sys"
-    return below if below.is_dir() or not (root / "class").is_dir() else root
+    # not Path.is_dir, which raises where this user may not look
+    is_root = os.path.isdir(below) or not os.path.isdir(root / "class")  # noqa: PTH112
+    return below if is_root else root
 
 
 def is_elsewhere(sensor: object) -> bool:
@@ -100,20 +115,22 @@ def discover(root: Path, clock: Clock, *, allow_charging: bool = False, elsewher
 
     `allow_charging` is for those that know it: to tell what flows at a battery even where that is not what is drawn.
     Sensors of other machines are left out, as asking those takes time and may start services, unless `elsewhere`.
-    One that cannot even be loaded is there as well, as one that is not available: it must not take the others along.
+    One that cannot even be loaded or made is there as well, as one that is not available: it must not take the others
+    along.
     """
     from importlib.metadata import entry_points  # costs 20 ms, so only when asked for
 
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
         try:
             factory: Callable[..., Sensor] = entry.load()
-        except (ImportError, AttributeError) as error:
+            if is_elsewhere(factory) and not elsewhere:
+                continue
+            knows = allow_charging and _knows(factory, "allow_charging")
+            sensor = factory(root, clock, allow_charging=True) if knows else factory(root, clock)
+        except (ImportError, SyntaxError, *_FAILURES) as error:
             yield Broken(entry.name, f"{entry.value} cannot be loaded: {error}")
             continue
-        if is_elsewhere(factory) and not elsewhere:
-            continue
-        knows = allow_charging and _knows(factory, "allow_charging")
-        yield factory(root, clock, allow_charging=True) if knows else factory(root, clock)
+        yield sensor
 
 
 def _knows(factory: Callable[..., Sensor], option: str) -> bool:
@@ -123,6 +140,15 @@ def _knows(factory: Callable[..., Sensor], option: str) -> bool:
         return option in inspect.signature(factory).parameters
     except (TypeError, ValueError):  # one that is written in C
         return False
+
+
+def _told(sensor: Sensor) -> Available | Unavailable:
+    """What it says. One that fails at it, against the contract, is not available: it must not take others along."""
+    try:
+        return sensor.probe()
+    except _FAILURES as error:
+        why = f"it fails when it is asked: {type(error).__name__}: {error}"
+        return Unavailable(why, "Tell whoever wrote this sensor, or remove the package it comes with.")
 
 
 class Broken:
@@ -172,14 +198,14 @@ def best(probes: Sequence[Probe], preferred: Collection[str] = ()) -> list[Probe
 def ask(sensors: Iterable[Sensor], wanted: Collection[str] = ()) -> list[Probe]:
     """What every sensor says, in their order. A costly one is asked only where it is needed, or wanted by name."""
     sensors = list(sensors)
-    outcomes = {s.name: s.probe() for s in sensors if s.name in wanted or not isinstance(s, Costly)}
+    outcomes = {s.name: _told(s) for s in sensors if s.name in wanted or not isinstance(s, Costly)}
     return [Probe(sensor, outcomes.get(sensor.name) or _asked_if_needed(sensor, outcomes)) for sensor in sensors]
 
 
 def _asked_if_needed(sensor: Sensor, outcomes: Mapping[str, Available | Unavailable]) -> Available | Unavailable:
     other = sensor.same_as if isinstance(sensor, Costly) else ""
     if not isinstance(outcomes.get(other), Available):
-        return sensor.probe()
+        return _told(sensor)
     return Unavailable(
         f"not asked: '{other}' reads the same hardware", f"Require '{sensor.name}' to have it used.", True
     )

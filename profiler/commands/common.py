@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -63,13 +64,14 @@ def number(what: str, limit: float) -> Callable[[str], float]:
 
 def ask_all(options: argparse.Namespace, clock: Clock) -> list[Probe]:
     """What every sensor says about the machine, as `add_probing` was answered. Raises UsageError on a wrong root."""
-    return [Probe(sensor, sensor.probe()) for sensor in _sensors(options, clock)]
+    sensors = _sensors(options, clock)
+    return ask(sensors, {sensor.name for sensor in sensors})
 
 
 def _sensors(options: argparse.Namespace, clock: Clock) -> list[Sensor]:
     root: Path = options.sysfs_root
-    if not root.is_dir():
-        raise UsageError(f"{root} is not a folder.", remedy="Give --sysfs-root a file system root.")
+    if not os.path.isdir(root):  # noqa: PTH112  Path.is_dir raises where this user may not look
+        raise UsageError(f"{root} is not a folder, or not for us.", remedy="Give --sysfs-root a file system root.")
     return list(discover(root, clock, allow_charging=options.allow_charging, elsewhere=True))
 
 

@@ -35,10 +35,11 @@ class Figures:
     duration_s: float
     readings: tuple[EnergyReading, ...]
     peaks_w: tuple[float | None, ...]
-    sampler_cpu_s: float
+    sampler_cpu_s: float | None
     command: tuple[str, ...] = ()
     finished: Finished | None = None
     machine: Resources | None = None
+    what: str = "this machine"
 
     @property
     def total(self) -> EnergyReading:
@@ -80,7 +81,7 @@ class Figures:
         return None if energy_j is None or window_s <= 0 else energy_j / window_s
 
     def as_table(self) -> str:
-        what = f"'{plain(shlex.join(self.command))[:_MAX_COMMAND_CHARS]}'" if self.command else "this machine"
+        what = f"'{plain(shlex.join(self.command))[:_MAX_COMMAND_CHARS]}'" if self.command else plain(self.what)
         total = self.total
         head = f"{what}: {self.sensor}, {total.provenance.value}, scope {total.scope.value}, {self.rate_hz:g} Hz"
         rows: list[tuple[str, ...]] = [
@@ -92,7 +93,7 @@ class Figures:
         lines += [f"  total = {plain(sum_)}"] if sum_ else []
         lines += self._uses()
         lines += [] if self.machine is None else machine_lines(self.machine)
-        lines += [f"  {plain(r.rail)}: {plain(r.reason)}" for r in self.readings if r.reason]
+        lines += [f"  {plain(r.rail)}: {plain(r.reason)}" for r in self.readings[:-1] if r.reason]
         lines += [f"  {plain(self.available.notes)}"] if self.available.notes else []
         if total.provenance in (Provenance.ESTIMATED, Provenance.SIMULATED):
             lines.append(
@@ -115,8 +116,10 @@ class Figures:
         )
 
     def _uses(self) -> list[str]:
-        share = self.sampler_cpu_s / self.duration_s if self.duration_s > 0 else 0.0
-        lines = [f"  {seconds(self.sampler_cpu_s)} CPU of the meter itself ({share:.2%} of a core)"]
+        lines = []
+        if self.sampler_cpu_s is not None:
+            share = self.sampler_cpu_s / self.duration_s if self.duration_s > 0 else 0.0
+            lines.append(f"  {seconds(self.sampler_cpu_s)} CPU of the meter itself ({share:.2%} of a core)")
         if self.finished is None:
             return lines
         used = self.finished

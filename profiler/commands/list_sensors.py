@@ -9,6 +9,7 @@ from typing import Any
 
 from profiler.clock import SystemClock
 from profiler.commands.common import add_probing, ask_all
+from profiler.commands.figures import aligned, plain
 from profiler.sensor import Available, Probe, best
 
 HELP = "the sensors of this machine: available, or why not and what to do"
@@ -45,11 +46,7 @@ def _row(probe: Probe, is_chosen: bool) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    cells = [_COLUMNS, *map(_cells, rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(_COLUMNS) - 1)]
-    return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]) for line in cells
-    )
+    return "\n".join(aligned([_COLUMNS, *(tuple(map(plain, _cells(row))) for row in rows)]))
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from contextlib import nullcontext
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """The command's own exit status. stdout stays the command's: the figures go to stderr or to a file.
+    """The command's own exit status, or 1 where that is 0 and the figures could not be written.
+
+    stdout stays the command's: the figures go to stderr or to a file.
 
     Raises UsageError where the file exists or no command is given, CommandError where it cannot be started, and
     SensorError where nothing can meter it.
@@ -41,15 +43,19 @@ def run(options: argparse.Namespace) -> int:
     sensor, _ = choose(options, clock)
     meter = Meter(sensor, clock, options.rate, ResourceReader(clock, options.sysfs_root))
     output = None if options.output is None else created(options.output)  # before there is anything to lose
-    with output or nullcontext():
-        try:
-            figures = meter.run(lambda: run_command(options.command), command=options.command)
-        except FedmeterError:  # nothing ran, so there is nothing to keep
-            if output is not None:
-                options.output.unlink()
-            raise
-        show(figures, options.json, sys.stderr if output is None else output)
-    return figures.finished.exit_status if figures.finished is not None else 0
+    try:
+        figures = meter.run(lambda: run_command(options.command), command=options.command)
+        is_shown = show(figures, options.json, sys.stderr if output is None else output)
+    except FedmeterError:  # nothing ran, so there is nothing to keep
+        if output is not None:
+            options.output.unlink()
+        raise
+    finally:
+        if output is not None:
+            with suppress(OSError):  # of what could not be written, `show` has told
+                output.close()
+    status = figures.finished.exit_status if figures.finished is not None else 0
+    return status or int(not is_shown)
 
 
 def created(path: Path) -> TextIO:
@@ -64,6 +70,15 @@ def created(path: Path) -> TextIO:
         raise UsageError(f"{path}: {error}.", remedy="Name a file that can be written.") from error
 
 
-def show(figures: Figures, as_json: bool, stream: TextIO) -> None:
+def show(figures: Figures, as_json: bool, stream: TextIO) -> bool:
+    """Whether the figures got out. A reader that has left does not want them; a full disk is told."""
     text = json.dumps(figures.as_json(), ensure_ascii=False) if as_json else f"\n{figures.as_table()}"
-    print(text, file=stream, flush=True)
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        return True
+    except OSError as error:
+        with suppress(OSError):
+            print(f"The figures are lost: {error}.", file=sys.stderr)
+        return False
+    return True

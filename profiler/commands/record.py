@@ -7,19 +7,20 @@ import json
 import os
 import sys
 import threading
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 
-from profiler.clock import SystemClock
+from profiler.clock import Clock, SystemClock
 from profiler.commands.child import Finished, run_command
 from profiler.commands.common import add_seconds, add_sensor, choose, sigterm_interrupts
 from profiler.commands.measure import show
 from profiler.commands.meter import Meter
 from profiler.errors import FedmeterError, UsageError
+from profiler.machine import kind_of_machine
 from profiler.resources import ResourceReader
 from profiler.sampler import Sample
 from profiler.sensor import Available
-from profiler.sensors.replay import FORMAT, VERSION
+from profiler.sensors.replay import header
 
 HELP = "write a trace of every sample, for the time given or as long as a command runs"
 COMMAND = "[-- CMD ...]"
@@ -36,7 +37,7 @@ class TraceWriter:
     Raises UsageError where the file exists or cannot be made.
     """
 
-    def __init__(self, path: Path, available: Available) -> None:
+    def __init__(self, path: Path, available: Available, recorded: Mapping[str, str | float] | None = None) -> None:
         self.failure: str | None = None
         self.n_samples = 0
         self._path = path
@@ -49,7 +50,7 @@ class TraceWriter:
             raise UsageError(f"{path} exists, and is not overwritten.", remedy="Name another file.") from error
         except OSError as error:
             raise UsageError(f"{path}: {error}.", remedy="Name a file that can be written.") from error
-        self._write({"format": FORMAT, "version": VERSION, **asdict(available)})
+        self._write(header(available, recorded))
 
     def begin(self, opened_ns: int) -> None:
         """Keep samples from this time on."""
@@ -104,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
     clock = SystemClock()
     sensor, _ = choose(options, clock)
     meter = Meter(sensor, clock, options.rate, ResourceReader(clock, options.sysfs_root))
-    writer = TraceWriter(options.output, meter.available)
+    writer = TraceWriter(options.output, meter.available, _recorded(sensor.name, options, clock))
     meter.listeners.append(writer)
     waiting = _Waiting(options.seconds)
     work = (lambda: run_command(options.command)) if options.command else waiting
@@ -115,11 +116,27 @@ def run(options: argparse.Namespace) -> int:
         raise
     finally:
         writer.close()
-    show(figures, options.json, sys.stderr)
+    is_shown = show(figures, options.json, sys.stderr)
     if writer.failure is not None:
         print(f"The trace ends early, after {writer.n_samples} samples: {writer.failure}.", file=sys.stderr)
     status = figures.finished.exit_status if figures.finished is not None else waiting.status
-    return status or int(writer.failure is not None)
+    return status or int(writer.failure is not None or not is_shown)
+
+
+def _recorded(sensor: str, options: argparse.Namespace, clock: Clock) -> dict[str, str | float]:
+    """By what, when and on what kind of machine: what a report of a bug needs, and no name of a person or a host.
+
+    `wall_time` is that of `monotonic_ns`, the clock of the samples.
+    """
+    from importlib.metadata import PackageNotFoundError, version  # costs 20 ms
+
+    try:
+        release = version("fedmeter")
+    except PackageNotFoundError:  # run from a copy that was never installed, as on a phone
+        release = "not installed"
+    facts: dict[str, str | float] = {"fedmeter": release, "sensor": sensor, "rate_hz": options.rate}
+    now_ns, wall_time = clock.monotonic_ns(), clock.wall_time()
+    return facts | {"wall_time": wall_time, "monotonic_ns": now_ns} | kind_of_machine(options.sysfs_root)
 
 
 class _Waiting:

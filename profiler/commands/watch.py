@@ -11,13 +11,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TextIO
 
-from profiler.clock import SystemClock
+from profiler.clock import Clock, SystemClock
 from profiler.commands.common import add_seconds, add_sensor, choose, sigterm_interrupts
 from profiler.commands.figures import MISSING, aligned, plain, watts, with_error
 from profiler.commands.meter import Live, Meter
+from profiler.errors import UsageError
 from profiler.quantities import EnergyReading
+from profiler.sensor import Sensor
+from profiler.sensors.replay import ReplaySensor
 
 HELP = "a live view of power and energy; q or Ctrl-C ends it"
 COMMAND = ""
@@ -29,18 +34,33 @@ _BAR_CHARS = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sensor(parser)
     add_seconds(parser)
+    parser.add_argument(
+        "--replay", type=Path, metavar="FILE", help="show a trace that 'record' has written, at its own pace"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """0, however it is ended. Raises SensorError where nothing can be metered."""
     clock = SystemClock()
-    sensor, _ = choose(options, clock)
+    sensor, seconds = _sensor(options, clock)
     meter = Meter(sensor, clock, options.rate)
     live = Live(meter.available, options.rate)
     meter.listeners.append(live)
-    figures = meter.run(lambda: _watch(live, sensor.name, options.seconds))
-    print(f"\n{figures.as_table()}")
+    figures = meter.run(lambda: _watch(live, sensor.name, seconds))
+    what = figures.what if options.replay is None else f"trace {options.replay.name}"
+    print(f"\n{replace(figures, what=what).as_table()}")
     return 0
+
+
+def _sensor(options: argparse.Namespace, clock: Clock) -> tuple[Sensor, float | None]:
+    """What to show, and for how long at most: a trace ends."""
+    if options.replay is None:
+        return choose(options, clock)[0], options.seconds
+    if options.sensor is not None:
+        raise UsageError("watch takes --sensor or --replay, not both.", remedy="A trace is of the sensor it was of.")
+    trace = ReplaySensor(options.replay, clock)
+    left_s = trace.duration_s
+    return trace, left_s if options.seconds is None else min(options.seconds, left_s)
 
 
 def _watch(live: Live, name: str, duration_s: float | None) -> None:

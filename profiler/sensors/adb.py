@@ -100,14 +100,14 @@ class _Phone:
     def commands(self) -> tuple[str, ...]:
         return self.gauge.commands + (self.odpm.commands if self.odpm is not None else ())
 
-    def values(self, parts: Sequence[Part]) -> list[float | None]:
+    def values(self, parts: Sequence[Part], now_ns: int) -> list[float | None]:
         """One a rail. Raises SensorError where the phone charges, or tells nothing."""
         at = len(self.gauge.commands)
         self.gauge.take(parts[:at])
         refused = self.gauge.refusal()
         if refused is not None:
             raise SensorError(f"adb: {refused}.", remedy=_UNPLUG)
-        values = self.gauge.values() + (self.odpm.values(parts[at:]) if self.odpm is not None else [])
+        values = self.gauge.values(now_ns) + (self.odpm.values(parts[at:]) if self.odpm is not None else [])
         if all(value is None for value in values):
             raise SensorError("adb: the phone tells nothing any more.", remedy=_UNREADABLE)
         return values
@@ -259,7 +259,7 @@ class AdbSensor:
         if self._due_ns is None or now_ns >= self._due_ns:
             pause_s = self._period_s
             try:
-                self._held = self._phone.values(self._client.ask(self._phone.commands))
+                self._held = self._phone.values(self._client.ask(self._phone.commands), now_ns)
             except DeviceError as error:
                 self._held = SensorError(f"adb: {Exception.__str__(error)}.", remedy=error.remedy)
                 pause_s = max(self._period_s, (self._clock.monotonic_ns() - now_ns) / 1e9)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from profiler.clock import Clock
 from profiler.errors import SensorError
 from profiler.quantities import Scope, weakest
 from profiler.sensor import Available, Unavailable, sys_dir
-from profiler.sensors.gauge import Cell, GaugeReader, cell_of, rails_of
+from profiler.sensors.gauge import Cell, GaugeReader, cell_of, frozen_after_s, rails_of
 from profiler.sensors.power_supply import CurrentUnit, Supply, batteries, chargers, find_supplies
 
 # drivers/acpi/battery.c asks the firmware at most once in 1000 ms (cache_time). Phones' gauges renew their values
@@ -68,6 +69,7 @@ class BatterySensor:
         if refresh_s is not None and not 0 < refresh_s < math.inf:
             raise ValueError(f"refresh_s must be positive, got {refresh_s}")
         self._folder = sys_dir(root) / "class" / "power_supply"
+        self._clock = clock
         self._allow_charging = allow_charging
         self._unit = current_unit
         self._refresh_s = refresh_s
@@ -94,7 +96,7 @@ class BatterySensor:
 
     def _refusal(self, cells: tuple[Cell, ...], feeding: tuple[Supply, ...]) -> Unavailable | None:
         """Why nothing can be metered just now. Raises OSError or ValueError where not even that can be read."""
-        reader = GaugeReader(cells, feeding)
+        reader = GaugeReader(cells, feeding, frozen_after_s(self._refresh_s or 0.0))
         try:
             for cell in cells:
                 cell.supply.text("status")
@@ -138,7 +140,7 @@ class BatterySensor:
         outcome = None if self._cells else self.probe()  # rails stay those that were probed
         if isinstance(outcome, Unavailable):
             raise SensorError(f"battery: {outcome.reason}.", remedy=outcome.remedy)
-        self._reader = GaugeReader(self._cells, self._chargers)
+        self._reader = GaugeReader(self._cells, self._chargers, frozen_after_s(self._refresh_s or 0.0))
 
     def read(self) -> list[float | None]:
         if self._reader is None:
@@ -147,13 +149,17 @@ class BatterySensor:
         reason = None if self._allow_charging else self._reader.refusal(statuses)
         if reason is not None:
             raise SensorError(f"battery: {reason}.", remedy=_UNPLUG)
-        values = self._reader.values(statuses, any_direction=self._allow_charging)
+        now_ns = self._clock.monotonic_ns()
+        values = self._reader.values(statuses, now_ns, any_direction=self._allow_charging)
         if all(value is None for value in values):
             raise SensorError(
-                f"battery: nothing below {self._folder} can be read, or it says 0 W.",
+                f"battery: nothing below {self._folder} can be read: {self._reader.why[0]}.",
                 remedy=_UNREADABLE.format(where=self._folder),
             )
         return values
+
+    def why(self) -> Sequence[str | None]:
+        return () if self._reader is None else tuple(self._reader.why)
 
     def close(self) -> None:
         reader, self._reader = self._reader, None

@@ -82,7 +82,9 @@ class CpuModelSensor:
         self._environment = environment
         self._watts = _AVERAGE
         self._busy: BusyClock | None = None
-        self._start: tuple[int, float] | None = None
+        self._start_busy_s: float | None = None
+        self._idle_j = 0.0
+        self._last_ns = 0
 
     def probe(self) -> Available | Unavailable:
         try:
@@ -101,24 +103,26 @@ class CpuModelSensor:
         if isinstance(outcome, Unavailable) or self._busy is None:
             reason = outcome.reason if isinstance(outcome, Unavailable) else "no source of CPU time"
             raise SensorError(f"cpu_model: {reason}.", remedy=self._remedy())
-        self._start = (self._clock.monotonic_ns(), self._busy()[0])
+        self._start_busy_s = self._busy()[0]
+        self._idle_j, self._last_ns = 0.0, self._clock.monotonic_ns()
 
     def read(self) -> list[float | None]:
-        if self._start is None or self._busy is None:
+        if self._start_busy_s is None or self._busy is None:
             raise SensorError("cpu_model: not open.", remedy="Call open() first.")
-        start_ns, start_busy_s = self._start
         try:
             busy_s, n_cpus = self._busy()
         except (OSError, ValueError) as error:
             raise SensorError(f"cpu_model: {error}") from error
-        busy_s -= start_busy_s
+        busy_s -= self._start_busy_s
         if self._target == "process":
             return [self._watts.max_w * busy_s]
-        elapsed_s = (self._clock.monotonic_ns() - start_ns) / 1e9
-        return [self._watts.idle_w * n_cpus * elapsed_s + (self._watts.max_w - self._watts.idle_w) * busy_s]
+        now_ns = self._clock.monotonic_ns()  # idle power is summed up: processors may be taken away and come back
+        self._idle_j += self._watts.idle_w * n_cpus * (now_ns - self._last_ns) / 1e9
+        self._last_ns = now_ns
+        return [self._idle_j + (self._watts.max_w - self._watts.idle_w) * busy_s]
 
     def close(self) -> None:
-        self._start = None
+        self._start_busy_s = None
 
     def _busy_clock(self) -> BusyClock:
         return _process_busy if self._target == "process" else host_busy(self._root)
@@ -228,7 +232,7 @@ def _proc_stat(path: Path) -> tuple[float, int]:
         lines = file.read(_MAX_STAT_BYTES).splitlines()
     fields = lines[0].split() if lines else []
     n_cpus = sum(line.startswith(b"cpu") and line[3:4].isdigit() for line in lines)
-    if len(fields) < 8 or fields[0] != b"cpu" or n_cpus == 0:
+    if len(fields) < 8 or fields[0] != b"cpu" or n_cpus == 0 or not all(field.isdigit() for field in fields[1:8]):
         raise ValueError(f"{path} does not start with the line of all CPUs")
     ticks = sum(int(fields[1 + field]) for field in _BUSY_FIELDS)
     return ticks / _ticks_per_s(), n_cpus

@@ -223,17 +223,15 @@ class ExternalSensor:
             self._trouble = str(error)
 
     def _follow(self) -> None:
-        """A log that was replaced is opened again, one that was cut short is read from its beginning."""
+        """A rotated log or a port plugged in again is opened anew, a log that was cut short read from its beginning."""
         if self._file is None or self._spec is None:
             return
-        about = os.fstat(self._file)
-        if not stat.S_ISREG(about.st_mode):
-            return
-        if about.st_nlink == 0:
-            fresh = os.open(self._below(self._spec.path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        path, about = self._below(self._spec.path), os.fstat(self._file)
+        if _is_replaced(path, about):
+            fresh = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             os.close(self._file)
             self._file, self._tail = fresh, b""
-        elif about.st_size < os.lseek(self._file, 0, os.SEEK_CUR):
+        elif stat.S_ISREG(about.st_mode) and about.st_size < os.lseek(self._file, 0, os.SEEK_CUR):
             os.lseek(self._file, 0, os.SEEK_SET)
             self._tail = b""
 
@@ -269,6 +267,15 @@ class ExternalSensor:
             self._trouble = f"the last line gives no {rail.meter.name}: {error}"
             return None
         return rail.to_si(value)
+
+
+def _is_replaced(path: Path, about: os.stat_result) -> bool:
+    """Whether something else lies at a path than what is open; where nothing does, whether that was deleted."""
+    try:
+        there = path.stat()
+    except OSError:
+        return about.st_nlink == 0
+    return (there.st_dev, there.st_ino, there.st_rdev) != (about.st_dev, about.st_ino, about.st_rdev)
 
 
 def _refusal(path: Path) -> str:

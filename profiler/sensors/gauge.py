@@ -77,6 +77,11 @@ def cell_of(supply: Supply, unit: CurrentUnit | None) -> Cell:
     raise ValueError(f"{supply.path} has neither power_now, nor both current_now and voltage_now, nor energy_now")
 
 
+def frozen_after_s(refresh_s: float) -> float:
+    """For how long a gauge that renews so often may say the same of power, voltage and energy and still be believed."""
+    return max(_FROZEN_S, _FROZEN_REFRESHES * refresh_s)
+
+
 def _is_readable(supply: Supply, attribute: str) -> bool:
     """Whether it can be read now: a driver that has no value answers ENODATA or ENODEV.
 
@@ -130,30 +135,45 @@ def rails_of(cell: Cell, allow_charging: bool, refresh_s: float) -> list[Rail]:
     return [power, energy] if cell.has_power else [energy]
 
 
+# While it discharges a live gauge changes its power, its voltage or its energy with each renewal, of which the slowest
+# known come every 30 s. One that has said the same of all three for so long is frozen; energy alone is too coarse.
+_FROZEN_S = 120.0
+_FROZEN_REFRESHES = 4.0
+
+
 class _OpenCell:
-    """The kept files of one battery."""
+    """The kept files of one battery. The troubles are why the last readings of power and energy gave none."""
 
     def __init__(self, cell: Cell) -> None:
+        self.trouble: str | None = None
+        self.energy_trouble: str | None = None
         self._cell = cell
+        self._said: tuple[float | None, float | None, str | None] | None = None
+        self._since_ns = 0
         self._status = cell.supply.file("status")
         self._power = cell.supply.file(cell.power or "power_now")
         self._voltage = cell.supply.file("voltage_now")
         self._energy = cell.supply.file("energy_now")
 
     def status(self) -> str:
-        """Charging, Discharging, Full, Not charging or Unknown, as it also is where it cannot be read."""
+        """Charging, Discharging, Full, Not charging, or Unknown and why where it is not read."""
         try:
             return self._status.text()
-        except (OSError, ValueError):
-            return "Unknown"
+        except (OSError, ValueError) as error:
+            return f"Unknown ({error})"
 
     def power_w(self) -> float | None:
         """The magnitude, as signs mean nothing that holds for every driver. None where it cannot be read now."""
+        self.trouble = None
         try:
             power_w = self._magnitude_w()
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            self.trouble = str(error)
             return None
-        return power_w if power_w <= self._cell.max_power_w else None
+        if power_w > self._cell.max_power_w:
+            self.trouble = f"{power_w:.4g} W are more than a battery gives"
+            return None
+        return power_w
 
     def _magnitude_w(self) -> float:
         raw = abs(self._power.integer())
@@ -166,9 +186,24 @@ class _OpenCell:
         """What has left the battery since it was full. None where it cannot be read now."""
         try:
             left_uwh = self._energy.integer()
+        except (OSError, ValueError) as error:
+            self.energy_trouble = str(error)
+            return None
+        self.energy_trouble = None if left_uwh > 0 else f"energy_now is {left_uwh}"
+        return ((self._cell.full_uwh or 0) - left_uwh) * _J_PER_UWH if left_uwh > 0 else None
+
+    def still_s(self, now_ns: int, power_w: float | None, energy_j: float | None) -> float:
+        """For how long power, energy and voltage have been what they are."""
+        said = (power_w, energy_j, self._voltage_text())
+        if said != self._said:
+            self._said, self._since_ns = said, now_ns
+        return (now_ns - self._since_ns) / 1e9
+
+    def _voltage_text(self) -> str | None:
+        try:
+            return self._voltage.text()
         except (OSError, ValueError):
             return None
-        return ((self._cell.full_uwh or 0) - left_uwh) * _J_PER_UWH if left_uwh > 0 else None
 
     def close(self) -> None:
         for file in (self._status, self._power, self._voltage, self._energy):
@@ -176,10 +211,15 @@ class _OpenCell:
 
 
 class GaugeReader:
-    """The kept files of one opened sensor."""
+    """The kept files of one opened sensor. `why` says of each value of the last `values` why it is None.
 
-    def __init__(self, cells: tuple[Cell, ...], feeding: tuple[Supply, ...]) -> None:
+    `frozen_s`: see `frozen_after_s`.
+    """
+
+    def __init__(self, cells: tuple[Cell, ...], feeding: tuple[Supply, ...], frozen_s: float) -> None:
+        self.why: list[str | None] = []
         self._cells = cells
+        self._frozen_s = frozen_s
         self._open_cells = [_OpenCell(cell) for cell in cells]
         self._online = [(charger.name, charger.file("online")) for charger in feeding]
 
@@ -200,16 +240,26 @@ class GaugeReader:
         powers_w = [opened.power_w() for cell, opened in pairs if cell.has_power]
         return bool(powers_w) and not any(powers_w)
 
-    def values(self, statuses: list[str], *, any_direction: bool) -> list[float | None]:
+    def values(self, statuses: list[str], now_ns: int, *, any_direction: bool) -> list[float | None]:
         """One a rail, in the order of `rails_of`."""
-        powers = [cell.power_w() if self._cells[n].has_power else None for n, cell in enumerate(self._open_cells)]
-        if not any_direction:
-            powers = _as_draw(powers, statuses)
+        read_w = [cell.power_w() if self._cells[n].has_power else None for n, cell in enumerate(self._open_cells)]
+        powers = read_w if any_direction else _as_draw(read_w, statuses)
         values: list[float | None] = []
-        for cell, opened, power_w in zip(self._cells, self._open_cells, powers, strict=True):
-            values += [power_w] if cell.has_power else []
-            if cell.full_uwh is not None and not (any_direction and cell.has_power):
-                values.append(opened.energy_j())
+        self.why = []
+        for n, (cell, opened, power_w) in enumerate(zip(self._cells, self._open_cells, powers, strict=True)):
+            has_energy = cell.full_uwh is not None and not (any_direction and cell.has_power)
+            energy_j = opened.energy_j() if has_energy else None
+            trouble = opened.trouble or f"{read_w[n]} W while its driver says {statuses[n]}"
+            energy_trouble = opened.energy_trouble
+            if power_w and opened.still_s(now_ns, power_w, energy_j) > self._frozen_s:
+                trouble = energy_trouble = f"frozen, it has said the same for more than {self._frozen_s:g} s"
+                power_w = energy_j = None
+            if cell.has_power:
+                values.append(power_w)
+                self.why.append(f"{cell.name}: {trouble}" if power_w is None else None)
+            if has_energy:
+                values.append(energy_j)
+                self.why.append(f"{cell.name}: {energy_trouble}" if energy_j is None else None)
         return values
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ import errno
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -90,6 +90,7 @@ class JetsonSensor:
         self._model_path = root / "proc/device-tree/model"
         self._channels: tuple[_Channel, ...] = ()
         self._files: list[list[_File]] = []
+        self._why: list[str | None] = []
 
     def probe(self) -> Available | Unavailable:
         try:
@@ -139,11 +140,23 @@ class JetsonSensor:
             raise SensorError("jetson: not open.", remedy="Call open() first.")
         values = self._values()
         if all(value is None for value in values):
-            raise SensorError(f"jetson: no rail below {self._sys} can be read.", remedy=_LOOK)
+            raise SensorError(f"jetson: no rail below {self._sys} can be read: {self._why[0]}.", remedy=_LOOK)
         return values
 
+    def why(self) -> Sequence[str | None]:
+        return tuple(self._why)
+
     def _values(self) -> list[float | None]:
-        return [_read_w(channel, files) for channel, files in zip(self._channels, self._files, strict=True)]
+        self._why = [None] * len(self._channels)
+        return [self._read_w(n, channel) for n, channel in enumerate(self._channels)]
+
+    def _read_w(self, n: int, channel: _Channel) -> float | None:
+        """Watts, or None where this rail cannot be read now: a disabled channel gives ENODATA, a busy bus EIO."""
+        try:
+            return _watts(channel, [file.count() for file in self._files[n]])
+        except (OSError, ValueError) as error:
+            self._why[n] = f"{channel.label}: {error}"
+            return None
 
     def close(self) -> None:
         channels, self._files = self._files, []
@@ -166,8 +179,8 @@ class _File:
         """Raises OSError, or ValueError where what is there is no whole number."""
         if self._fd is not None and os.fstat(self._fd).st_nlink == 0:  # replaced: a copied tree
             self.close()
-        if self._fd is None:
-            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        if self._fd is None:  # O_NONBLOCK: a pipe in its place must not hold us up
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             text = os.pread(self._fd, 64, 0)
         except OSError:
@@ -187,14 +200,6 @@ def _parse(text: bytes, has_newlines: bool) -> int:
     if not is_whole or _COUNT.fullmatch(text.strip()) is None or abs(int(text)) > _MAX_COUNT:
         raise ValueError(f"{text!r:.80} is no reading")
     return int(text)
-
-
-def _read_w(channel: _Channel, files: list[_File]) -> float | None:
-    """Watts, or None where this rail cannot be read now: a disabled channel gives ENODATA, a busy bus EIO."""
-    try:
-        return _watts(channel, [file.count() for file in files])
-    except (OSError, ValueError):
-        return None
 
 
 def _watts(channel: _Channel, counts: list[int]) -> float:

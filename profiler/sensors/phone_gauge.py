@@ -15,7 +15,16 @@ from typing import Protocol
 from profiler.quantities import Provenance, Rail, RailKind, Scope
 from profiler.sensors.adb_client import Part
 from profiler.sensors.dumpsys_battery import BatteryState, parse_battery
-from profiler.sensors.gauge import CURRENT_STEP_A, GAIN_ERR, PHONE_MAX_POWER_W, Cell, GaugeReader, cell_of, rails_of
+from profiler.sensors.gauge import (
+    CURRENT_STEP_A,
+    GAIN_ERR,
+    PHONE_MAX_POWER_W,
+    Cell,
+    GaugeReader,
+    cell_of,
+    frozen_after_s,
+    rails_of,
+)
 from profiler.sensors.power_supply import (
     Attribute,
     CurrentUnit,
@@ -76,7 +85,7 @@ class Gauge(Protocol):
         """Why the battery does not tell what its phone draws; None where it does."""
         ...
 
-    def values(self) -> list[float | None]:
+    def values(self, now_ns: int) -> list[float | None]:
         """One a rail."""
         ...
 
@@ -170,11 +179,11 @@ class SysfsGauge:
         self._snapshot = snapshot
         self._cells = tuple(cell_of(supply, options.current_unit) for supply in found)
         feeding = tuple(chargers(supplies))
-        self._reader = GaugeReader(self._cells, feeding)
+        stale_s = options.stale_s(_FILE_REFRESH_S)
+        self._reader = GaugeReader(self._cells, feeding, frozen_after_s(stale_s))
         self._paths = [supply.path / name for supply in found for name in _READ if supply.has(name)]
         self._paths += [charger.path / "online" for charger in feeding]
         self.commands = tuple(map(cat, self._paths))
-        stale_s = options.stale_s(_FILE_REFRESH_S)
         rails = [rail for cell in self._cells for rail in rails_of(cell, options.allow_charging, stale_s)]
         self.rails = tuple(rails)
         self.notes = (*map(_unit_note, self._cells), *(f"{other.name} not counted, the same cell" for other in others))
@@ -188,8 +197,8 @@ class SysfsGauge:
     def is_silent(self) -> bool:
         return self._reader.is_silent()
 
-    def values(self) -> list[float | None]:
-        return self._reader.values(self._reader.statuses(), any_direction=self._options.allow_charging)
+    def values(self, now_ns: int) -> list[float | None]:
+        return self._reader.values(self._reader.statuses(), now_ns, any_direction=self._options.allow_charging)
 
 
 def _unit_note(cell: Cell) -> str:
@@ -271,7 +280,7 @@ class DumpsysGauge:
             return None
         return self._state.refusal
 
-    def values(self) -> list[float | None]:
+    def values(self, now_ns: int) -> list[float | None]:
         power_w = None if self._state is None else self._power_w(self._state)
         return [power_w] * self._has_power + [self._counted_j()] * self._has_charge
 

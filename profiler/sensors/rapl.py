@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,10 @@ _MAX_ZONES = 1024
 _LOOKS = 4
 
 _RAW_STEPS = 2**32 - 1  # the counter behind energy_uj has 32 bits
+# A package that executes this code draws power, so its counter moves each millisecond. That of a virtual machine is
+# renewed once a second (QEMU, target/i386/kvm/vmsr_energy.h); one that stood still for longer has stopped.
+_FROZEN_S = 5.0
+_NEVER_STILL = ("package", "psys")  # memory may be idle, and graphics or cores be off
 _MIRROR_TOLERANCE_UJ = 100_000  # what a package draws between two reads of one probe, and some
 
 _NO_TREE = "there is no powercap tree at {where}; in a virtual machine the host hides it"
@@ -77,8 +81,11 @@ class RaplSensor:
     def __init__(self, root: Path, clock: Clock) -> None:
         self._root = root
         self._powercap = sys_dir(root) / "class" / "powercap"
+        self._clock = clock
         self._zones: tuple[Zone, ...] = ()
         self._files: list[int] = []
+        self._why: list[str | None] = []
+        self._moved: list[tuple[int, int]] = []  # each counter's last value, and since when it has been that
 
     def probe(self) -> Available | Unavailable:
         try:
@@ -104,9 +111,11 @@ class RaplSensor:
         outcome = None if self._zones else self.probe()  # rails stay those that were probed
         if isinstance(outcome, Unavailable):
             raise SensorError(f"rapl: {outcome.reason}.", remedy=outcome.remedy)
+        self._why = [None] * len(self._zones)
+        self._moved = [(-1, 0)] * len(self._zones)
         try:
             for zone in self._zones:
-                self._files.append(os.open(zone.energy_path, os.O_RDONLY | os.O_CLOEXEC))
+                self._files.append(_open(zone.energy_path))
         except OSError as error:
             self.close()
             raise SensorError(f"rapl: {error}.", remedy=_MAKE_READABLE.format(where=self._powercap)) from error
@@ -114,27 +123,63 @@ class RaplSensor:
     def read(self) -> list[float | None]:
         if not self._files:
             raise SensorError("rapl: not open.", remedy="Call open() first.")
-        values = [self._read_j(n, zone) for n, zone in enumerate(self._zones)]
+        now_ns = self._clock.monotonic_ns()
+        values = [self._read_j(n, zone, now_ns) for n, zone in enumerate(self._zones)]
         if all(value is None for value in values):
-            raise SensorError(f"rapl: no energy_uj below {self._powercap} can be read.")
+            raise SensorError(f"rapl: no energy_uj below {self._powercap} can be read: {self._why[0]}.")
         return values
 
-    def _read_j(self, n: int, zone: Zone) -> float | None:
+    def why(self) -> Sequence[str | None]:
+        return tuple(self._why)
+
+    def _read_j(self, n: int, zone: Zone, now_ns: int) -> float | None:
         """Joules, or None where this zone cannot be read now: an offline package gives ENODATA or EIO."""
         try:
-            if os.fstat(self._files[n]).st_nlink == 0:  # the file was replaced: a reloaded driver, a copied tree
-                fresh = os.open(zone.energy_path, os.O_RDONLY | os.O_CLOEXEC)
-                os.close(self._files[n])
-                self._files[n] = fresh
-            energy_uj = _read_uj(self._files[n], zone.has_newlines)
-        except (OSError, ValueError):
+            energy_uj = self._counter_uj(n, zone)
+        except (OSError, ValueError) as error:
+            self._why[n] = f"{zone.name}: {error}"
             return None
-        return energy_uj / 1e6 if energy_uj <= zone.range_uj + zone.unit_uj else None
+        self._why[n] = self._distrust(n, zone, energy_uj, now_ns)
+        return energy_uj / 1e6 if self._why[n] is None else None
+
+    def _counter_uj(self, n: int, zone: Zone) -> int:
+        """Raises OSError or ValueError."""
+        if os.fstat(self._files[n]).st_nlink == 0:  # the file was replaced: a copied tree
+            self._reopen(n, zone)
+        try:
+            return _read_uj(self._files[n], zone.has_newlines)
+        except OSError as error:  # once its driver was reloaded, an open file says ENODEV for ever: is there a new one?
+            try:
+                self._reopen(n, zone)
+            except OSError:
+                raise error from None
+            return _read_uj(self._files[n], zone.has_newlines)
+
+    def _reopen(self, n: int, zone: Zone) -> None:
+        fresh = _open(zone.energy_path)
+        os.close(self._files[n])
+        self._files[n] = fresh
+
+    def _distrust(self, n: int, zone: Zone, energy_uj: int, now_ns: int) -> str | None:
+        """Why a number is not taken for this zone's counter, if it is not."""
+        if energy_uj > zone.range_uj + zone.unit_uj:
+            return f"{zone.name}: {energy_uj} uJ are beyond its range"
+        if energy_uj != self._moved[n][0]:
+            self._moved[n] = (energy_uj, now_ns)
+        still_s = (now_ns - self._moved[n][1]) / 1e9
+        if still_s > _FROZEN_S and zone.kind in _NEVER_STILL:
+            return f"{zone.name}: frozen, its counter has stood still for more than {_FROZEN_S:g} s"
+        return None
 
     def close(self) -> None:
         files, self._files = self._files, []
         for file in files:
             os.close(file)
+
+
+def _open(path: Path) -> int:
+    """Whatever lies there, a pipe even, opening it does not wait."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def _read_uj(file: int, has_newlines: bool) -> int:
@@ -191,20 +236,20 @@ def _nested(entries: Iterable[Path]) -> Iterator[Path]:
 
 
 def _zone(path: Path) -> Zone | None:
-    """None for a folder that is no energy zone of a kind we know."""
+    """None for a folder that is no energy zone of a kind we know. Raises OSError where one has no range."""
     try:
         name = _text(path / "name")
-        match = _NAME.fullmatch(name)
-        if match is None:
-            return None
-        kind = match["kind"] or name
-        owner = name if kind == "package" else _owner(path)
-        label = rapl_domains.label(kind, owner)
-        range_path = path / "max_energy_range_uj"
-        has_newlines = _bytes(range_path).endswith(b"\n")
-        return Zone(path, label, kind, owner, _positive(range_path), _max_power_w(path), has_newlines)
     except FileNotFoundError:
         return None
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    kind = match["kind"] or name
+    owner = name if kind == "package" else _owner(path)
+    label = rapl_domains.label(kind, owner)
+    range_path = path / "max_energy_range_uj"
+    has_newlines = _bytes(range_path).endswith(b"\n")
+    return Zone(path, label, kind, owner, _positive(range_path), _max_power_w(path), has_newlines)
 
 
 def _owner(path: Path) -> str | None:

@@ -1,8 +1,9 @@
 """Recorded traces: written by `write_trace`, played back against a clock by `ReplaySensor`.
 
 A trace is JSON lines in UTF-8. The first says what was recorded (`format`, `version`, `rails`, `total`, `scope`,
-`provenance`, `notes`); every other is `{"t_ns": 12, "values": [1.5, null]}` on the recording's monotonic clock, one
-value a rail in J or W, null where the rail gave none.
+`provenance`, `notes`, and in `recorded` by what, when and on what kind of machine); every other is
+`{"t_ns": 12, "values": [1.5, null]}` on the recording's monotonic clock, one value a rail in J or W, null where the
+rail gave none.
 """
 
 from __future__ import annotations
@@ -26,16 +27,29 @@ VERSION = 1
 _MAX_LINE_BYTES = 1 << 20
 _MAX_SAMPLES = 5_000_000
 _MAX_RAILS = 256
+_MAX_FACTS = 32
+_MAX_FACT_CHARS = 200
 _REMEDY = "Record the trace again, or restore it from a copy."
 
 Moment = tuple[int, tuple[float | None, ...]]
 
 
-def write_trace(path: Path, available: Available, samples: Iterable[tuple[int, Sequence[float | None]]]) -> None:
+def header(available: Available, recorded: Mapping[str, str | float] | None = None) -> dict[str, object]:
+    """The first line of a trace. The folder of whoever recorded it is not in the notes: traces are handed on."""
+    row = {"format": FORMAT, "version": VERSION, **asdict(available)}
+    row["notes"] = available.notes.replace(str(Path.home()), "~") if Path.home() != Path("/") else available.notes
+    return row | ({"recorded": dict(recorded)} if recorded else {})
+
+
+def write_trace(
+    path: Path,
+    available: Available,
+    samples: Iterable[tuple[int, Sequence[float | None]]],
+    recorded: Mapping[str, str | float] | None = None,
+) -> None:
     """Write a trace, refusing to overwrite one. Raises ValueError where a sample is not one value a rail."""
-    header = {"format": FORMAT, "version": VERSION, **asdict(available)}
     with path.open("x", encoding="utf-8") as file:
-        file.write(json.dumps(header, ensure_ascii=False, allow_nan=False) + "\n")
+        file.write(json.dumps(header(available, recorded), ensure_ascii=False, allow_nan=False) + "\n")
         for t_ns, values in samples:
             if len(values) != len(available.rails):
                 raise ValueError(f"{len(values)} values for {len(available.rails)} rails at {t_ns} ns")
@@ -56,11 +70,40 @@ def read_trace(path: Path) -> tuple[Available, list[Moment]]:
                 moments.append(_moment(_object(line), len(available.rails), moments[-1][0] if moments else None))
     except OSError as error:
         raise SensorError(f"replay: {error}.", remedy="Check the path of the trace.") from error
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         raise SensorError(f"replay: {path}, line {number}: {_said(error)}.", remedy=_REMEDY) from error
     if not moments:
         raise SensorError(f"replay: {path} has no samples.", remedy=_REMEDY)
     return available, moments
+
+
+def read_recorded(path: Path) -> dict[str, str | float]:
+    """What a trace says of its recording, which may be nothing. Raises SensorError where its first line is none."""
+    try:
+        with path.open("rb") as file:
+            row = _object(file.readline(_MAX_LINE_BYTES))
+    except OSError as error:
+        raise SensorError(f"replay: {error}.", remedy="Check the path of the trace.") from error
+    except (ValueError, RecursionError) as error:
+        raise SensorError(f"replay: {path}, line 1: {error}.", remedy=_REMEDY) from error
+    recorded = row.get("recorded")
+    if not isinstance(recorded, dict):
+        return {}
+    return {
+        name[:_MAX_FACT_CHARS]: fact
+        for name in list(recorded)[:_MAX_FACTS]
+        if (fact := _fact(recorded[name])) is not None
+    }
+
+
+def _fact(value: object) -> str | float | None:
+    """Text or a finite number; None of anything else, since nothing is computed from it but a rate."""
+    if isinstance(value, str):
+        return value[:_MAX_FACT_CHARS]
+    try:
+        return _number(value)
+    except (ValueError, OverflowError):
+        return None
 
 
 class ReplaySensor:
@@ -78,6 +121,12 @@ class ReplaySensor:
         self._available: Available | None = None
         self._moments: list[Moment] = []
         self._offset_ns: int | None = None
+
+    @property
+    def duration_s(self) -> float:
+        """From the first sample to the last. Raises SensorError where the file is no trace."""
+        self._load()
+        return (self._moments[-1][0] - self._moments[0][0]) / 1e9
 
     def probe(self) -> Available | Unavailable:
         try:

@@ -14,7 +14,7 @@ from profiler.clock import Clock, FakeClock
 from profiler.combined import CombinedSensor
 from profiler.errors import SensorError
 from profiler.quantities import Provenance, RailKind, weakest
-from profiler.sensor import Available, Sensor, Unavailable
+from profiler.sensor import Available, Explains, Sensor, Unavailable
 from profiler.sensors.adb import AdbSensor
 from profiler.sensors.battery import BatterySensor
 from profiler.sensors.cpu_model import CpuModelSensor
@@ -234,6 +234,16 @@ def test_read_gives_one_value_a_rail(sensor: Sensor) -> None:
         assert all(isinstance(value, float) and value >= 0 for value in values)
     finally:
         sensor.close()
+
+
+def test_why_is_of_every_rail(sensor: Sensor) -> None:
+    outcome = available(sensor)
+    sensor.open()
+    values = sensor.read()
+    if isinstance(sensor, Explains):
+        assert len(sensor.why()) == len(outcome.rails)
+        assert [reason is None for reason in sensor.why()] == [value is not None for value in values]
+    sensor.close()
 
 
 def test_read_needs_open(sensor: Sensor) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from profiler.clock import FakeClock
+from profiler.clock import Clock, FakeClock
 from profiler.errors import SensorError
 from profiler.quantities import Provenance, Rail, RailKind, Scope
-from profiler.sensor import Available, Broken, Probe, Unavailable, ask, best, discover, distinct
+from profiler.sensor import Available, Broken, Probe, Sensor, Unavailable, ask, best, discover, distinct
 from profiler.sensors.fake import FakeSensor
 from tests.fixtures.power_supply import phone_charging
+from tests.fixtures.powercap import build_tree
 
 
 def test_the_built_in_sensors_are_found_by_name(tmp_path: Path) -> None:
@@ -59,6 +60,39 @@ def test_sensors_of_other_machines_are_found_only_where_they_are_asked_for(
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry])
     assert list(discover(tmp_path, FakeClock())) == []
     assert [sensor.name for sensor in discover(tmp_path, FakeClock(), elsewhere=True)] == ["adb"]
+
+
+class Hasty(FakeSensor):
+    """Breaks the contract: its probe raises."""
+
+    def __init__(self, root: Path, clock: Clock) -> None:
+        super().__init__([], lambda t_s: [], clock, name="hasty")
+
+    def probe(self) -> Available | Unavailable:
+        raise KeyError("rails")
+
+
+def unmakable(root: Path, clock: Clock) -> Sensor:
+    raise PermissionError(13, "Permission denied", "/dev/meter")
+
+
+def test_a_sensor_that_fails_when_made_or_asked_takes_no_other_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = "fedmeter.sensors"
+    entries = [
+        EntryPoint(name, f"{__name__}:{attribute}", group) for name, attribute in (("a", "unmakable"), ("b", "Hasty"))
+    ]
+    entries.append(EntryPoint("rapl", "profiler.sensors.rapl:RaplSensor", group))
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: entries)
+    build_tree(tmp_path)
+    unmade, hasty, rapl = ask(discover(tmp_path, FakeClock()))
+    assert isinstance(unmade.outcome, Unavailable)
+    assert "/dev/meter" in unmade.outcome.reason
+    assert isinstance(hasty.outcome, Unavailable)
+    assert "KeyError" in hasty.outcome.reason
+    assert hasty.outcome.remedy
+    assert best([unmade, hasty, rapl]) == [rapl]
 
 
 def probe(name: str, provenance: Provenance, scope: Scope) -> Probe:

@@ -169,13 +169,12 @@ def test_a_bad_read_of_one_rail_is_none(tmp_path: Path, content: bytes) -> None:
 
 
 def test_an_offline_package_gives_none(tmp_path: Path) -> None:
-    """The kernel answers EIO; a closed descriptor's EBADF takes the same path."""
-    build_tree(tmp_path, core=False, start_uj=1_000_000)
+    """The kernel answers EIO, as /proc/self/mem does at offset 0."""
+    tree = build_tree(tmp_path, core=False, start_uj=1_000_000)
     sensor = RaplSensor(tmp_path, FakeClock())
     sensor.open()
-    folder = os.open(tmp_path, os.O_RDONLY)  # pread of a folder fails: EISDIR
-    os.dup2(folder, sensor._files[0])
-    os.close(folder)
+    tree.zones["package-0"].energy_path.unlink()
+    tree.zones["package-0"].energy_path.symlink_to("/proc/self/mem")
     assert sensor.read() == [None, 1.0]
     sensor.close()
 
