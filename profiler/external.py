@@ -16,8 +16,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from profiler.errors import SensorError
-from profiler.integrate import GAP_PERIODS, MIN_WINDOW_JITTERS, integrate
+from profiler.integrate import GAP_PERIODS, integrate
 from profiler.quantities import EnergyReading, Provenance, Rail, RailKind, Scope
+from profiler.uncertainty import MIN_WINDOW_JITTERS
 
 # An assumption, not a specification: quartz of everyday devices is sold at ± 20 to 50 ppm, and two of them differ by
 # the sum. Exchanges that know the rate better than this replace it.
@@ -326,4 +327,4 @@ def _with_doubt(reason: str | None, alignment: ClockAlignment, start_ns: int, en
     if not 0 < duration_s < MIN_WINDOW_JITTERS * bound_s:
         return reason
     why = f"below_resolution: {duration_s:.3g} s, and the meter's clock is aligned to ± {bound_s:.3g} s"
-    return f"{reason}; {why}" if reason else why
+    return f"{why}; {reason}" if reason else why
