@@ -11,6 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+# How the reason of a reading begins whose window is shorter than its sensor can resolve.
+BELOW_RESOLUTION = "below_resolution"
+
 
 class Provenance(str, Enum):
     """Where a number comes from, strongest first. A sum is as weak as its weakest part."""
@@ -119,13 +122,15 @@ class EnergyReading:
 def add_energies(rail: str, scope: Scope, parts: Iterable[EnergyReading]) -> EnergyReading:
     """The sum of disjoint readings of one window: errors add in quadrature, the weakest provenance and coverage win.
 
-    One missing part makes the sum missing: a silently smaller total is a wrong total.
+    One missing part makes the sum missing: a silently smaller total is a wrong total. What is in doubt of a part is in
+    doubt of the sum; that it is below the resolution comes first.
     """
     readings = list(parts)
     names = tuple(reading.rail for reading in readings)
     gaps = [f"{reading.rail}: {reading.reason}" for reading in readings if reading.energy_j is None]
     if not readings or gaps:
         return EnergyReading.missing(rail, scope, "; ".join(gaps) or "no rail makes up a total")
+    doubts = dict.fromkeys(reading.reason for reading in readings if reading.reason)
     return EnergyReading(
         rail=rail,
         energy_j=math.fsum(reading.energy_j or 0.0 for reading in readings),
@@ -137,4 +142,5 @@ def add_energies(rail: str, scope: Scope, parts: Iterable[EnergyReading]) -> Ene
         coverage=min(reading.coverage for reading in readings),
         max_gap_s=max(reading.max_gap_s for reading in readings),
         total_of=names,
+        reason="; ".join(sorted(doubts, key=lambda doubt: not doubt.startswith(BELOW_RESOLUTION))) or None,
     )

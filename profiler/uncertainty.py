@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from profiler.quantities import Rail, RailKind
+from profiler.quantities import BELOW_RESOLUTION, Rail, RailKind
 
 NUGGET_WEIGHT = 10.0  # 12 for noise counted in full, less 2 since it is in the rises as well
 MIN_WINDOW_JITTERS = 10.0  # a window shorter than this many times the staleness of a reading says little
@@ -164,15 +164,15 @@ def below_resolution(rail: Rail, energy_j: float, duration_s: float, n_samples: 
     if duration_s <= 0:
         return None
     if duration_s < MIN_WINDOW_JITTERS * rail.edge_jitter_s:
-        return f"below_resolution: {duration_s:.3g} s, and readings are up to {rail.edge_jitter_s:.3g} s old"
+        return f"{BELOW_RESOLUTION}: {duration_s:.3g} s, and readings are up to {rail.edge_jitter_s:.3g} s old"
     if rail.kind is RailKind.COUNTER_J:
         if abs(energy_j) < MIN_UNITS * rail.resolution:
-            return f"below_resolution: {energy_j:.3g} J, and the counter counts in steps of {rail.resolution:.3g} J"
+            return f"{BELOW_RESOLUTION}: {energy_j:.3g} J, and the counter counts in steps of {rail.resolution:.3g} J"
         return None
     if n_samples < MIN_SAMPLES:
-        return f"below_resolution: {n_samples} sample(s) of power within {duration_s:.3g} s"
+        return f"{BELOW_RESOLUTION}: {n_samples} sample(s) of power within {duration_s:.3g} s"
     if duration_s < MIN_SAMPLES * rail.min_period_s:
-        return f"below_resolution: {duration_s:.3g} s, and there is a reading every {rail.min_period_s:.3g} s"
+        return f"{BELOW_RESOLUTION}: {duration_s:.3g} s, and there is a reading every {rail.min_period_s:.3g} s"
     return None
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.integrate import RailAccumulator, between, integrate
-from profiler.quantities import EnergyReading, Rail
+from profiler.integrate import RailAccumulator, between, integrate, total
+from profiler.quantities import EnergyReading, Rail, Scope
 from tests.profiler.rails import UNIT_J, WRAP_J, counter_rail, power_rail
 
 MS = 1_000_000
@@ -165,3 +165,15 @@ def test_what_is_too_short_comes_first_among_reasons() -> None:
     reading = integrate(rail, samples, 0, 1900 * MS)
     assert too_short(reading)
     assert "counter_reset" in (reading.reason or "")
+
+
+def test_a_total_of_what_is_too_short_says_so() -> None:
+    samples: list[tuple[int, float | None]] = [(i * 100 * MS, float(i)) for i in range(100)]
+    rails = [counter_rail("cores", max_power_w=1.0), counter_rail("memory", edge_jitter_s=0.1)]
+    gap: list[tuple[int, float | None]] = [(t, v if t < 500 * MS else 0.1 * (v or 0)) for t, v in samples]
+    readings = [integrate(rails[0], gap, 0, 900 * MS), integrate(rails[1], samples, 0, 900 * MS)]
+    summed = total(readings, ("cores", "memory"), Scope.HOST)
+    assert too_short(summed)
+    assert "counter_reset" in (summed.reason or "")
+    plain = integrate(counter_rail("cores"), samples, 0, 2 * S)
+    assert total([plain], ("cores",), Scope.HOST).reason is None
