@@ -16,8 +16,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from profiler.errors import SensorError
-from profiler.integrate import GAP_PERIODS, MIN_WINDOW_JITTERS, integrate
-from profiler.quantities import EnergyReading, Provenance, Rail, RailKind, Scope
+from profiler.integrate import GAP_PERIODS, integrate
+from profiler.quantities import BELOW_RESOLUTION, EnergyReading, Provenance, Rail, RailKind, Scope
+from profiler.uncertainty import MIN_WINDOW_JITTERS
 
 # An assumption, not a specification: quartz of everyday devices is sold at ± 20 to 50 ppm, and two of them differ by
 # the sum. Exchanges that know the rate better than this replace it.
@@ -325,5 +326,5 @@ def _with_doubt(reason: str | None, alignment: ClockAlignment, start_ns: int, en
     duration_s = (end_ns - start_ns) / 1e9
     if not 0 < duration_s < MIN_WINDOW_JITTERS * bound_s:
         return reason
-    why = f"below_resolution: {duration_s:.3g} s, and the meter's clock is aligned to ± {bound_s:.3g} s"
-    return f"{reason}; {why}" if reason else why
+    why = f"{BELOW_RESOLUTION}: {duration_s:.3g} s, and the meter's clock is aligned to ± {bound_s:.3g} s"
+    return f"{why}; {reason}" if reason else why

@@ -1,4 +1,4 @@
-"""Samples to joules, pure arithmetic: counter differences with wrap, trapezoids with interpolated edges, error bounds.
+"""Samples to joules, pure arithmetic: counter differences with wrap, trapezoids with interpolated edges.
 
 Two ways in. `RailAccumulator` is fed sample by sample and keeps sums only, so a sampler can run for days in constant
 memory; the energy of a window is the difference of two of its marks. `integrate` works on a recorded trace and cuts
@@ -6,9 +6,9 @@ the steps between samples at the window's own edges.
 
 Both treat a gap alike. Between two good power samples that are further apart than `max_gap_s` power is bridged
 linearly, and a counter that was reset is bridged at the power before it: the joules are there, so that no total is
-silently smaller, but the time counts as not covered and the bridged joules enter the error bound in full. A counter
-that could not be read for a while has lost nothing: its next difference spans the gap. Below `MIN_COVERAGE` a reading
-is `missing`.
+silently smaller, but the time counts as not covered, and what was presumed enters the error bound. A counter that
+could not be read for a while has lost nothing: its next difference spans the gap. Below `MIN_COVERAGE` a reading is
+`missing`.
 """
 
 from __future__ import annotations
@@ -17,44 +17,23 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
-from profiler.quantities import BELOW_RESOLUTION, EnergyReading, Provenance, Rail, RailKind, Scope, add_energies
+from profiler.quantities import EnergyReading, Provenance, Rail, RailKind, Scope, add_energies
+from profiler.uncertainty import (
+    BRIDGED,
+    PRESUMED,
+    Rise,
+    Tally,
+    below_resolution,
+    error_bound,
+    power_tally,
+    sampling_limits_j2,
+    spread_w,
+)
 
 MIN_COVERAGE = 0.5
-MIN_WINDOW_JITTERS = 10.0  # a window shorter than this many times the staleness of a reading says little
 FROZEN_JITTERS = 100.0  # a counter that moves each millisecond and did not in a tenth of a second has stopped
 GAP_PERIODS = 3.0  # a power rail is bridged, not integrated, over more than this many sampling periods
-
-
-class Tally(NamedTuple):
-    """Joules of some stretch of time, and how well they are known.
-
-    `doubt_j` is the half-width of the limits around joules that were bridged; `sampling_j2` the sum of the squared
-    half-widths (J²) of what the trapezoid may have missed between samples. A tuple, since a sampler makes several of
-    them at every tick.
-    """
-
-    energy_j: float = 0.0
-    doubt_j: float = 0.0
-    covered_s: float = 0.0
-    sampling_j2: float = 0.0
-
-    def plus(self, other: Tally) -> Tally:
-        return Tally(
-            self.energy_j + other.energy_j,
-            self.doubt_j + other.doubt_j,
-            self.covered_s + other.covered_s,
-            self.sampling_j2 + other.sampling_j2,
-        )
-
-    def minus(self, other: Tally) -> Tally:
-        return Tally(
-            self.energy_j - other.energy_j,
-            max(0.0, self.doubt_j - other.doubt_j),
-            max(0.0, self.covered_s - other.covered_s),
-            max(0.0, self.sampling_j2 - other.sampling_j2),
-        )
 
 
 def counter_difference(previous_j: float, current_j: float, wrap_j: float | None) -> float | None:
@@ -69,15 +48,28 @@ def counter_difference(previous_j: float, current_j: float, wrap_j: float | None
 
 
 def step(
-    rail: Rail, dt_s: float, before: float, after: float, *, max_gap_s: float, last_power_w: float | None = None
-) -> tuple[Tally, str | None]:
-    """The joules between two neighbouring good samples, and the reason where they are bridged rather than known."""
+    rail: Rail,
+    start_ns: int,
+    end_ns: int,
+    before: float,
+    after: float,
+    *,
+    max_gap_s: float,
+    last_power_w: float | None = None,
+    last_rise: Rise | None = None,
+) -> tuple[Tally, Rise | None, str | None]:
+    """The joules between two neighbouring good samples; the reason where they are bridged rather than known.
+
+    And what the next step needs to know of this one as its `last_rise`.
+    """
+    dt_s = (end_ns - start_ns) / 1e9
     if rail.kind is RailKind.COUNTER_J:
-        return _counter_step(rail, dt_s, before, after, last_power_w)
-    energy_j = (before + after) / 2 * dt_s
+        tally, reason = _counter_step(rail, dt_s, before, after, last_power_w)
+        return tally, None, reason
     if dt_s > max_gap_s:
-        return Tally(energy_j, abs(energy_j)), f"no power sample for {dt_s:.3g} s"
-    return Tally(energy_j, 0.0, dt_s, ((after - before) * dt_s / 2) ** 2), None
+        bridged = Tally((before + after) / 2 * dt_s, bridged_s2=BRIDGED * dt_s**2)
+        return bridged, None, f"no power sample for {dt_s:.3g} s"
+    return *power_tally(rail, start_ns, end_ns, before, after, last_rise), None
 
 
 def _counter_step(
@@ -85,7 +77,8 @@ def _counter_step(
 ) -> tuple[Tally, str | None]:
     difference_j = counter_difference(before, after, rail.wrap_j)
     if difference_j is not None and not (after < before and _is_implausible(rail, difference_j, dt_s)):
-        return Tally(difference_j, 0.0, dt_s), None
+        square_w2s = difference_j**2 / dt_s if dt_s > 0 else 0.0
+        return Tally(difference_j, covered_s=dt_s, square_w2s=square_w2s, covered_j=difference_j), None
     bridged_j = (last_power_w or 0.0) * dt_s
     doubt_j = bridged_j if last_power_w is not None else (rail.max_power_w or 0.0) * dt_s
     return Tally(bridged_j, doubt_j), f"counter_reset: from {before:.6g} J to {after:.6g} J within {dt_s:.3g} s"
@@ -101,36 +94,6 @@ def _is_implausible(rail: Rail, difference_j: float, dt_s: float) -> bool:
     return difference_j > 2 * rail.max_power_w * (dt_s + 2 * rail.edge_jitter_s) + rail.resolution
 
 
-def error_bound(
-    rail: Rail,
-    energy_j: float,
-    duration_s: float,
-    edge_power_w: tuple[float, float],
-    doubt_j: float = 0.0,
-    sampling_j2: float = 0.0,
-) -> float:
-    """Expanded uncertainty in J, coverage factor k = 2, of the energy of one rail over one window.
-
-    Every contribution is known by its limits ±a and taken as rectangular, so its standard uncertainty is a/√3
-    (JCGM 100:2008, 4.3.7 and 6.2): the gain on the whole energy, the offset over the whole time, the resolution (of a
-    counter at both edges; of a power reading half a digit over the whole time, since rounding of a steady power does
-    not average out), the staleness of the reading at both edges times the power there, what was bridged across gaps,
-    and what a trapezoid may miss between two samples that differ.
-    """
-    resolution_j = math.sqrt(2) * rail.resolution
-    if rail.kind is RailKind.POWER_W:
-        resolution_j = rail.resolution / 2 * duration_s
-    limits_j = (
-        rail.gain_err * energy_j,
-        rail.offset_err_w * duration_s,
-        resolution_j,
-        rail.edge_jitter_s * edge_power_w[0],
-        rail.edge_jitter_s * edge_power_w[1],
-        doubt_j,
-    )
-    return 2 * math.sqrt((math.fsum(limit_j**2 for limit_j in limits_j) + sampling_j2) / 3)
-
-
 @dataclass(frozen=True, slots=True)
 class Mark:
     """The state of an accumulator at one moment: everything summed since its first good sample.
@@ -143,6 +106,7 @@ class Mark:
     pending_j: float
     n_samples: int
     power_w: float | None
+    pending_s: float = 0.0
 
     @property
     def energy_j(self) -> float:
@@ -155,7 +119,7 @@ class RailAccumulator:
     `max_gap_s` is the longest time between power samples that still counts as covered.
     """
 
-    __slots__ = ("_last", "_max_gap_s", "_n_samples", "_now_ns", "_power_w", "_tally", "rail")
+    __slots__ = ("_last", "_max_gap_s", "_n_samples", "_now_ns", "_power_w", "_rise", "_tally", "rail")
 
     def __init__(self, rail: Rail, max_gap_s: float = math.inf) -> None:
         self.rail = rail
@@ -163,6 +127,7 @@ class RailAccumulator:
         self._last: tuple[int, float] | None = None
         self._now_ns = 0
         self._power_w: float | None = None
+        self._rise: Rise | None = None
         self._n_samples = 0
         self._tally = Tally()
 
@@ -185,7 +150,16 @@ class RailAccumulator:
 
     def _advance(self, before_ns: int, before: float, t_ns: int, value: float) -> str | None:
         dt_s = (t_ns - before_ns) / 1e9
-        tally, reason = step(self.rail, dt_s, before, value, max_gap_s=self._max_gap_s, last_power_w=self._power_w)
+        tally, self._rise, reason = step(
+            self.rail,
+            before_ns,
+            t_ns,
+            before,
+            value,
+            max_gap_s=self._max_gap_s,
+            last_power_w=self._power_w,
+            last_rise=self._rise,
+        )
         self._tally = self._tally.plus(tally)
         if dt_s > 0 and reason is None:
             self._power_w = tally.energy_j / dt_s
@@ -203,7 +177,7 @@ class RailAccumulator:
             return None
         stale_s = (self._now_ns - self._last[0]) / 1e9
         pending_j = (self._power_w or 0.0) * stale_s
-        return Mark(self._now_ns, self._tally, pending_j, self._n_samples, self._power_w)
+        return Mark(self._now_ns, self._tally, pending_j, self._n_samples, self._power_w, stale_s)
 
 
 def between(
@@ -215,7 +189,7 @@ def between(
     drawn = closed.tally.minus(opened.tally)
     tally = drawn._replace(
         energy_j=closed.energy_j - opened.energy_j,
-        doubt_j=drawn.doubt_j + abs(closed.pending_j) + abs(opened.pending_j),
+        bridged_s2=drawn.bridged_s2 + PRESUMED * (closed.pending_s**2 + opened.pending_s**2),
     )
     return _reading(
         rail,
@@ -254,15 +228,22 @@ def _reading(
             n_samples=n_samples,
             max_gap_s=max_gap_s,
         )
-    if 0 < duration_s < MIN_WINDOW_JITTERS * rail.edge_jitter_s:
-        why = f"{BELOW_RESOLUTION}: {duration_s:.3g} s, and readings are up to {rail.edge_jitter_s:.3g} s old"
-        reason = f"{reason}; {why}" if reason else why
-    mean_w = abs(tally.energy_j) / duration_s if duration_s > 0 else 0.0
-    first_w, last_w = (max(mean_w, abs(power_w or 0.0)) for power_w in edge_power_w)
+    too_short = below_resolution(rail, tally.energy_j, duration_s, n_samples)
+    reason = "; ".join(why for why in (too_short, reason) if why) or None
+    n = min(n_samples, round(duration_s / rail.min_period_s))
+    spread = spread_w(tally, n)
     return EnergyReading(
         rail=rail.name,
         energy_j=tally.energy_j,
-        energy_err_j=error_bound(rail, tally.energy_j, duration_s, (first_w, last_w), tally.doubt_j, tally.sampling_j2),
+        energy_err_j=error_bound(
+            rail,
+            tally.energy_j,
+            duration_s,
+            _edges_w(rail, tally, duration_s, edge_power_w),
+            tally.doubt_j,
+            sampling_limits_j2(tally, n) + tally.bridged_s2 * spread**2,
+            spread,
+        ),
         provenance=rail.provenance,
         scope=rail.scope,
         n_samples=n_samples,
@@ -280,6 +261,17 @@ def _never_rests(rail: Rail) -> bool:
     """
     is_counter = rail.kind is RailKind.COUNTER_J and rail.provenance is Provenance.COUNTER
     return is_counter and rail.scope is Scope.PACKAGE and rail.edge_jitter_s > 0
+
+
+def _edges_w(
+    rail: Rail, tally: Tally, duration_s: float, edge_power_w: tuple[float | None, float | None]
+) -> tuple[float, float]:
+    """Power at both edges; of a counter at least the mean, since before a window the load may have been idle."""
+    mean_w = tally.energy_j / duration_s if duration_s > 0 else 0.0
+    first_w, last_w = (mean_w if power_w is None else power_w for power_w in edge_power_w)
+    if rail.kind is RailKind.COUNTER_J:
+        return max(mean_w, first_w), max(mean_w, last_w)
+    return first_w, last_w
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,14 +314,9 @@ def integrate(
     if len(good) < 2:
         return EnergyReading.missing(rail.name, rail.scope, f"{len(good)} good samples; at least 2 are needed")
     stretches = _stretches(rail, good, max_gap_s)
-    inside = [_clip(rail, stretch, t0_ns, t1_ns) for stretch in stretches]
+    inside = [_clip(rail, stretches, i, t0_ns, t1_ns) for i in range(len(stretches))]
     head, tail = _outside(rail, stretches, t0_ns, t1_ns)
-    tally = Tally(
-        math.fsum([part.energy_j for part in inside] + [head.energy_j, tail.energy_j]),
-        math.fsum([part.doubt_j for part in inside] + [head.doubt_j, tail.doubt_j]),
-        math.fsum(part.covered_s for part in inside),
-        math.fsum(part.sampling_j2 for part in inside),
-    )
+    tally = Tally(*map(math.fsum, zip(*inside, head, tail, strict=True)))
     reasons = dict.fromkeys(s.reason for s in stretches if s.reason and s.end_ns > t0_ns and s.start_ns < t1_ns)
     return _reading(
         rail,
@@ -349,30 +336,42 @@ def _stretches(rail: Rail, good: Sequence[tuple[int, float]], max_gap_s: float |
     limit_s = GAP_PERIODS * sorted(periods_s)[len(periods_s) // 2] if max_gap_s is None else max_gap_s
     stretches: list[_Stretch] = []
     power_w: float | None = None
+    rise: Rise | None = None
     for (start_ns, before), (end_ns, after), dt_s in zip(good, good[1:], periods_s, strict=False):
-        tally, reason = step(rail, dt_s, before, after, max_gap_s=limit_s, last_power_w=power_w)
+        tally, rise, reason = step(
+            rail, start_ns, end_ns, before, after, max_gap_s=limit_s, last_power_w=power_w, last_rise=rise
+        )
         stretches.append(_Stretch(start_ns, end_ns, before, after, tally, reason))
         if dt_s > 0 and reason is None:
             power_w = tally.energy_j / dt_s
     return stretches
 
 
-def _clip(rail: Rail, stretch: _Stretch, t0_ns: int, t1_ns: int) -> Tally:
+def _clip(rail: Rail, stretches: Sequence[_Stretch], i: int, t0_ns: int, t1_ns: int) -> Tally:
     """The part of a stretch that lies within the window."""
+    stretch = stretches[i]
     lo_ns, hi_ns = max(stretch.start_ns, t0_ns), min(stretch.end_ns, t1_ns)
     if (lo_ns, hi_ns) == (stretch.start_ns, stretch.end_ns):
         return stretch.tally
     if hi_ns <= lo_ns:
         return Tally()
-    whole, part_s = stretch.tally, (hi_ns - lo_ns) / 1e9
+    part_s = (hi_ns - lo_ns) / 1e9
     fraction = part_s / stretch.duration_s
-    energy_j = whole.energy_j * fraction
-    sampling_j2 = whole.sampling_j2 * fraction
+    part = stretch.tally.scaled(fraction)
+    # The load may have changed at this very edge, as where a span begins with it. The line that is drawn across the
+    # change takes the same from both ends of a window, so these limits add up.
     if rail.kind is RailKind.POWER_W:
         energy_j = (_line(stretch, lo_ns) + _line(stretch, hi_ns)) / 2 * part_s
-    else:  # where within the step a counter rose is not known: ± half of it at the middle, nothing at its ends
-        sampling_j2 += (2 * fraction * (1 - fraction) * whole.energy_j) ** 2
-    return Tally(energy_j, whole.doubt_j * fraction, whole.covered_s * fraction, sampling_j2)
+        changed_j = abs(stretch.after - stretch.before) / 2 * fraction * part_s
+        covered_j = energy_j if part.covered_s > 0 else 0.0
+        return part._replace(energy_j=energy_j, covered_j=covered_j, doubt_j=part.doubt_j + changed_j)
+    # Of a counter the change shows in the steps before and after. Where power went up and down within the step, the
+    # part is off by up to 2 f (1 - f) of the step's time, at the spread of power.
+    inner_s = fraction * (1 - fraction) * stretch.duration_s
+    changed_w = stretches[min(i + 1, len(stretches) - 1)].mean_power_w - stretches[max(i - 1, 0)].mean_power_w
+    return part._replace(
+        bridged_s2=part.bridged_s2 + (2 * inner_s) ** 2, doubt_j=part.doubt_j + inner_s * abs(changed_w)
+    )
 
 
 def _line(stretch: _Stretch, t_ns: int) -> float:
@@ -396,7 +395,7 @@ def _outside(rail: Rail, stretches: Sequence[_Stretch], t0_ns: int, t1_ns: int) 
     tail_s = max(0, t1_ns - max(last_ns, t0_ns)) / 1e9
     head_j = _power_at(rail, stretches, first_ns) * head_s
     tail_j = _power_at(rail, stretches, last_ns) * tail_s
-    return Tally(head_j, abs(head_j)), Tally(tail_j, abs(tail_j))
+    return Tally(head_j, bridged_s2=PRESUMED * head_s**2), Tally(tail_j, bridged_s2=PRESUMED * tail_s**2)
 
 
 def _longest_gap_s(good: Sequence[tuple[int, float]], t0_ns: int, t1_ns: int) -> float:

@@ -123,7 +123,7 @@ def add_energies(rail: str, scope: Scope, parts: Iterable[EnergyReading]) -> Ene
     """The sum of disjoint readings of one window: errors add in quadrature, the weakest provenance and coverage win.
 
     One missing part makes the sum missing: a silently smaller total is a wrong total. What is said of a part is said
-    of the sum.
+    of the sum; that it is below the resolution comes first.
     """
     readings = list(parts)
     names = tuple(reading.rail for reading in readings)
@@ -151,4 +151,5 @@ def _reasons(readings: Iterable[EnergyReading]) -> str:
     for reading in readings:
         if reading.reason is not None:
             rails.setdefault(reading.reason, []).append(reading.rail)
-    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in rails.items())
+    ranked = sorted(rails.items(), key=lambda said: not said[0].startswith(BELOW_RESOLUTION))
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in ranked)

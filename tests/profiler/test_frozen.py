@@ -55,7 +55,8 @@ def test_a_package_whose_counter_stands_still_is_frozen_and_idle_memory_is_not(t
     assert package.energy_j == pytest.approx(120.0, abs=1)  # 11 s counted, then 9 s at the power it had: none
     assert package.coverage == pytest.approx(11 / 20)
     assert "frozen" in (package.reason or "")
-    assert (memory.energy_j, memory.coverage, memory.reason) == (0.0, 1.0, None)
+    assert (memory.energy_j, memory.coverage) == (0.0, 1.0)
+    assert (memory.reason or "").startswith("below_resolution")
 
 
 def test_a_counter_that_never_moves_is_missing(tmp_path: Path) -> None:

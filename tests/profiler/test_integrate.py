@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import statistics
 
 import pytest
 from hypothesis import given
@@ -145,7 +146,8 @@ def test_a_power_gap_is_bridged_and_told() -> None:
     assert joules(reading) == pytest.approx(40.0)
     assert reading.coverage == pytest.approx(0.75)
     assert reading.max_gap_s == pytest.approx(1.0)
-    assert reading.energy_err_j == pytest.approx(2 * 10 / math.sqrt(3))  # all of the bridged 10 J in doubt
+    spread_w = 10 * math.sqrt(2 / 3 / (32 + 2))  # 32 samples at 10 W, and two unseen ones between 0 and 20 W
+    assert reading.energy_err_j == pytest.approx(2 * math.sqrt(1.5 * spread_w**2 / 3))  # over 1 s, both ends known
 
 
 def test_a_counter_loses_nothing_in_a_gap_of_readings() -> None:
@@ -200,13 +202,14 @@ def test_an_edge_inside_a_gap_is_presumed_and_made_good() -> None:
     assert joules(first) == pytest.approx(15.0)
     assert first.coverage == pytest.approx(2 / 3)
     assert joules(first) + joules(second) == pytest.approx(40.0)
-    assert first.energy_err_j == pytest.approx(2 * 5 / math.sqrt(3))
+    spread_w = 10 * math.sqrt(2 / 3 / (11 + 2))  # 11 samples at 10 W, and two unseen ones between 0 and 20 W
+    assert first.energy_err_j == pytest.approx(2 * spread_w * 0.5)  # power of one end goes on for 0.5 s
 
 
 def test_error_bound_of_a_counter_by_hand() -> None:
-    """100 J over 10 s at 10 W: 5 % gain, 61 µJ at both edges, 1 ms at both edges, all rectangular."""
+    """100 J over 10 s at 10 W: 5 % gain, half of 61 µJ and of 1 ms at both edges, all rectangular."""
     rail = counter_rail(gain_err=0.05, resolution=UNIT_J, edge_jitter_s=0.001)
-    by_hand = 2 * math.sqrt((5.0**2 + 2 * UNIT_J**2 + 2 * 0.01**2) / 3)
+    by_hand = 2 * math.sqrt((5.0**2 + 2 * (UNIT_J / 2) ** 2 + 2 * 0.005**2) / 3)
     assert error_bound(rail, 100.0, 10.0, (10.0, 10.0)) == pytest.approx(by_hand)
 
 
@@ -218,9 +221,10 @@ def test_error_bound_of_a_power_rail_by_hand() -> None:
 
 
 def test_the_bound_of_an_aliased_square_wave_is_as_wide_as_it_says() -> None:
-    """10 W and 2 W in turn, 10 ms each, met by a sampler at 100 Hz ± 30 %: k = 2 holds the truth in about 95 %."""
-    errors = [_square_wave_error(random.Random(seed)) for seed in range(200)]
+    """10 W and 2 W in turn, 10 ms each, met by a sampler at 100 Hz ± 30 %. Such samples could as well be noise."""
+    errors = [_square_wave_error(random.Random(seed)) for seed in range(400)]
     assert 0.93 <= sum(abs(error) <= 1 for error in errors) / len(errors) < 1.0
+    assert statistics.median(map(abs, errors)) > 1 / 5
     assert abs(sum(errors)) / len(errors) < 0.1  # no bias
 
 
@@ -258,5 +262,5 @@ def test_a_window_too_short_for_its_readings_says_so() -> None:
     samples = [(i * 1_000_000, i * 0.02) for i in range(100)]
     short = integrate(rail, samples, 0, 5_000_000)
     assert "below_resolution" in (short.reason or "")
-    assert (short.energy_err_j or 0) > 0.25 * joules(short)
+    assert (short.energy_err_j or 0) > 0.15 * joules(short)
     assert integrate(rail, samples, 0, 50_000_000).reason is None

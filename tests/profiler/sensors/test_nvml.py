@@ -10,11 +10,11 @@ import pytest
 from profiler import nvml as nvml_api
 from profiler.clock import FakeClock
 from profiler.errors import SensorError
-from profiler.integrate import MIN_WINDOW_JITTERS
 from profiler.quantities import EnergyReading, Provenance, RailKind, Scope
 from profiler.sampler import Sampler
 from profiler.sensor import Available, Sensor, Unavailable
 from profiler.sensors.nvml import NvmlSensor
+from profiler.uncertainty import MIN_WINDOW_JITTERS
 from tests.fixtures.nvml import ALL, FakeGpu, FakeNvml
 
 POWER_ONLY = ALL - {"energy"}
