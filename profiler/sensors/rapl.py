@@ -85,7 +85,8 @@ class RaplSensor:
     def __init__(self, root: Path, clock: Clock) -> None:
         self._powercap = sys_dir(root) / "class" / "powercap"
         self._zones: tuple[_Zone, ...] = ()
-        self._counters: list[_Counter] = []
+        self._files: list[int] = []
+        self._last_uj: list[int | None] = []
 
     def probe(self) -> Available | Unavailable:
         try:
@@ -114,66 +115,48 @@ class RaplSensor:
             raise SensorError(f"rapl: {outcome.reason}.", remedy=outcome.remedy)
         try:
             for zone in self._zones:
-                self._counters.append(_Counter(zone))
+                self._files.append(os.open(zone.energy_path, os.O_RDONLY | os.O_CLOEXEC))
+            self._last_uj = [None] * len(self._files)
         except OSError as error:
             self.close()
             raise SensorError(f"rapl: {error}.", remedy=_MAKE_READABLE.format(where=self._powercap)) from error
 
     def read(self) -> list[float | None]:
-        if not self._counters:
+        if not self._files:
             raise SensorError("rapl: not open.", remedy="Call open() first.")
-        values = [counter.read_j() for counter in self._counters]
+        values = [self._read_j(n, zone) for n, zone in enumerate(self._zones)]
         if all(value is None for value in values):
             raise SensorError(f"rapl: no energy_uj below {self._powercap} can be read.")
         return values
 
-    def close(self) -> None:
-        counters, self._counters = self._counters, []
-        for counter in counters:
-            counter.close()
-
-
-class _Counter:
-    """The file of one zone, kept open. Raises OSError where it cannot be opened."""
-
-    __slots__ = ("_file", "_has_newlines", "_last_uj", "_max_uj", "_path")
-
-    def __init__(self, zone: _Zone) -> None:
-        self._path = zone.energy_path
-        self._has_newlines = zone.has_newlines
-        self._max_uj = zone.range_uj + zone.unit_uj
-        self._last_uj: int | None = None
-        self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def close(self) -> None:
-        os.close(self._file)
-
-    def read_j(self) -> float | None:
+    def _read_j(self, n: int, zone: _Zone) -> float | None:
         """Joules, or None where this zone cannot be read now: an offline package gives ENODATA or EIO.
 
-        A file that was replaced, as by those who write to a copied tree, stands still. So only one that does is asked
-        whether it was: asking every file at every reading would double what a reading costs.
+        A file that was replaced stands still. To ask of every file at every reading whether it was would cost as much
+        again as reading them, so only one that stands still, or was not read before, is asked.
         """
+        last_uj, self._last_uj[n] = self._last_uj[n], None
         try:
-            if self._last_uj is None:
-                self._follow()
-            energy_uj = _read_uj(self._file, self._has_newlines)
-            if energy_uj == self._last_uj and self._follow():
-                energy_uj = _read_uj(self._file, self._has_newlines)
+            energy_uj = None if last_uj is None else _read_uj(self._files[n], zone.has_newlines)
+            if energy_uj is None or energy_uj == last_uj:
+                self._follow(n, zone)
+                energy_uj = _read_uj(self._files[n], zone.has_newlines)
         except (OSError, ValueError):
-            self._last_uj = None
             return None
-        self._last_uj = energy_uj
-        return energy_uj / 1e6 if energy_uj <= self._max_uj else None
+        self._last_uj[n] = energy_uj
+        return energy_uj / 1e6 if energy_uj <= zone.range_uj + zone.unit_uj else None
 
-    def _follow(self) -> bool:
-        """Whether there was another file in this one's place; it is open then. Raises OSError where there is none."""
-        if os.fstat(self._file).st_nlink > 0:
-            return False
-        fresh = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        os.close(self._file)
-        self._file = fresh
-        return True
+    def _follow(self, n: int, zone: _Zone) -> None:
+        """Open the file again that took the place of this one: a reloaded driver, a copied tree. Raises OSError."""
+        if os.fstat(self._files[n]).st_nlink == 0:
+            fresh = os.open(zone.energy_path, os.O_RDONLY | os.O_CLOEXEC)
+            os.close(self._files[n])
+            self._files[n] = fresh
+
+    def close(self) -> None:
+        files, self._files = self._files, []
+        for file in files:
+            os.close(file)
 
 
 def _read_uj(file: int, has_newlines: bool) -> int:

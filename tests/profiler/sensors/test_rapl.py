@@ -174,7 +174,7 @@ def test_an_offline_package_gives_none(tmp_path: Path) -> None:
     sensor = RaplSensor(tmp_path, FakeClock())
     sensor.open()
     folder = os.open(tmp_path, os.O_RDONLY)  # pread of a folder fails: EISDIR
-    os.dup2(folder, sensor._counters[0]._file)
+    os.dup2(folder, sensor._files[0])
     os.close(folder)
     assert sensor.read() == [None, 1.0]
     sensor.close()
