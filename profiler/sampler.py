@@ -170,18 +170,23 @@ class Sampler:
     def _run(self) -> None:
         earlier_s = self._thread_cost_s  # of threads before a restart
         due_s = time.monotonic()  # real time paces the thread, whatever clock stamps the samples
+        shortest_s, spread_s = (1 - self._jitter) / self.rate_hz, 2 * self._jitter / self.rate_hz
+        draw = self._random.random  # `uniform` is Python code, and cold as well
         while True:
-            factor = 1 + self._random.uniform(-self._jitter, self._jitter)
             now_s = time.monotonic()
-            due_s = max(due_s + factor / self.rate_hz, now_s)
+            due_s = max(due_s + shortest_s + spread_s * draw(), now_s)
             if self._running.acquire(timeout=due_s - now_s):
                 self._running.release()
                 return
             with self._lock:
-                self._read()
-                if len(self._unsummed) >= self._batch:
-                    self._sum()
+                self._tick()
                 self._thread_cost_s = earlier_s + time.thread_time()
+
+    def _tick(self) -> None:
+        """What the thread does each time it wakes; the caller holds the lock."""
+        self._read()
+        if len(self._unsummed) >= self._batch:
+            self._sum()
 
     def _sample(self) -> Sample:
         """One sample, with all that was read before it summed; the caller holds the lock."""
