@@ -23,7 +23,7 @@ from profiler.sensors.rapl import RaplSensor
 from tests.bench.figures import Figure, compare
 
 ROOT = Path(__file__).parents[2]
-SAMPLING_S = 5.0
+SAMPLING_S = 4.0
 PAIRS = 100
 STEPS_OF_A_LEG = 400
 TICKS_OF_20_MIN = 20 * 60 * 100
@@ -57,7 +57,7 @@ def sampling() -> list[Figure]:
                 "bare loop",
                 lambda rate_hz=rate_hz: _bare_percent(root, rate_hz),  # type: ignore[misc]
                 goal=goal,
-                repeats=9,
+                repeats=7,
             )
             for rate_hz, goal in ((10.0, "<= 0.4 %, ratio <= 2"), (100.0, "<= 1.3 %"))
         ]

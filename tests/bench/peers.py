@@ -46,8 +46,8 @@ def pss_bytes():
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
-def told(imported_s, start_cpu_s, energy_j):
-    used_s, n = cpu_s() - start_cpu_s, len(family()) - 1
+def told(imported_s, used_s, energy_j):
+    n = len(family()) - 1
     print(json.dumps({"import_cpu_s": imported_s, "cpu_s": used_s, "pss_bytes": pss_bytes(), "n_children": n,
                       "energy_j": energy_j}), flush=True)
 
@@ -66,7 +66,8 @@ with Profiler([Sampler(RaplSensor(Path(root), clock), clock, rate_hz=10)], clock
     with meter.span("work") as span:
         start_cpu_s = cpu_s()
         time.sleep(seconds)
-    told(imported_s, start_cpu_s, span.record.total.energy_j)
+        used_s = cpu_s() - start_cpu_s
+    told(imported_s, used_s, span.record.total.energy_j)
 """
 
 _CODECARBON = """
@@ -85,7 +86,7 @@ tracker.start()
 assert any(getattr(one, "_mode", "") == "intel_rapl" for one in tracker._hardware), tracker._hardware
 start_cpu_s = cpu_s()
 time.sleep(seconds)
-told(imported_s, start_cpu_s, tracker._total_cpu_energy.kWh * 3.6e6)
+told(imported_s, cpu_s() - start_cpu_s, tracker._total_cpu_energy.kWh * 3.6e6)
 tracker.stop()
 """
 
@@ -107,12 +108,12 @@ if __name__ == "__main__":
         time.sleep(max(0.0, due_s - time.monotonic()))
         found = monitor.end_window("one", sync_execution=False)
         energy_j += sum(found.cpu_energy.values()) + sum((found.dram_energy or {}).values())
-    told(imported_s, start_cpu_s, energy_j)
+    told(imported_s, cpu_s() - start_cpu_s, energy_j)
 """
 
 
 def peers() -> list[Figure]:
-    """CPU over 20 s, CPU of the imports and memory, of the whole process and its children; ours, theirs, in turn."""
+    """CPU over 20 s of metering, CPU of the imports, and memory, each of a process and its children, in turn."""
     figures: list[Figure] = []
     with driven_tree() as root:
         for requirement, script, goal in ((CODECARBON, _CODECARBON, "ratio <= 0.125"), (ZEUS, _ZEUS, "")):
@@ -138,7 +139,7 @@ def _figures(peer: str, pairs: list[tuple[Mapping[str, float], Mapping[str, floa
     name = f"meter {METERED_S:g} s at 10 Hz (CPU; the peer has {n_children} helper processes)"
     return [
         figure(name, "ms", "cpu_s", 1e3, goal),
-        figure("  energy of these seconds", "J", "energy_j", 1.0),
+        figure("  energy it tells (ours and zeus with memory)", "J", "energy_j", 1.0),
         figure("  its imports (CPU)", "ms", "import_cpu_s", 1e3),
         figure("  memory (PSS)", "MB", "pss_bytes", 1e-6),
     ]
