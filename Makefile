@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROJECT_FILES := pyproject.toml constraints.txt
 
-.PHONY: demo test check bench coverage proto clean
+.PHONY: demo test check bench soak coverage proto clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: $(PROJECT_FILES)
@@ -40,6 +40,10 @@ check: $(VENV)/.dev
 # What the instrument itself costs, each figure beside a peer. On an idle machine.
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
+
+# Twenty minutes of metering at 100 Hz: does it grow?
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.soak
 
 coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m "not serial" --cov

@@ -85,6 +85,7 @@ class RaplSensor:
         self._zones: tuple[Zone, ...] = ()
         self._files: list[int] = []
         self._why: list[str | None] = []
+        self._largest_uj: list[float] = []
         self._moved: list[tuple[int, int]] = []  # each counter's last value, and since when it has been that
 
     def probe(self) -> Available | Unavailable:
@@ -113,6 +114,7 @@ class RaplSensor:
             raise SensorError(f"rapl: {outcome.reason}.", remedy=outcome.remedy)
         self._why = [None] * len(self._zones)
         self._moved = [(-1, 0)] * len(self._zones)
+        self._largest_uj = [zone.range_uj + zone.unit_uj for zone in self._zones]
         try:
             for zone in self._zones:
                 self._files.append(_open(zone.energy_path))
@@ -143,17 +145,23 @@ class RaplSensor:
         return energy_uj / 1e6 if self._why[n] is None else None
 
     def _counter_uj(self, n: int, zone: Zone) -> int:
-        """Raises OSError or ValueError."""
-        if os.fstat(self._files[n]).st_nlink == 0:  # the file was replaced: a copied tree
-            self._reopen(n, zone)
+        """Raises OSError or ValueError.
+
+        A file that was replaced stands still. To ask of every file at every reading whether it was would cost as much
+        again as reading them, so only one that stands still is asked.
+        """
         try:
-            return _read_uj(self._files[n], zone.has_newlines)
-        except OSError as error:  # once its driver was reloaded, an open file says ENODEV for ever: is there a new one?
+            energy_uj = _read_uj(self._files[n], zone.has_newlines)
+        except (OSError, ValueError) as error:  # of a reloaded driver says ENODEV for ever: is there a new one?
             try:
                 self._reopen(n, zone)
             except OSError:
                 raise error from None
             return _read_uj(self._files[n], zone.has_newlines)
+        if energy_uj == self._moved[n][0] and os.fstat(self._files[n]).st_nlink == 0:  # as a copied tree's
+            self._reopen(n, zone)
+            energy_uj = _read_uj(self._files[n], zone.has_newlines)
+        return energy_uj
 
     def _reopen(self, n: int, zone: Zone) -> None:
         fresh = _open(zone.energy_path)
@@ -162,12 +170,12 @@ class RaplSensor:
 
     def _distrust(self, n: int, zone: Zone, energy_uj: int, now_ns: int) -> str | None:
         """Why a number is not taken for this zone's counter, if it is not."""
-        if energy_uj > zone.range_uj + zone.unit_uj:
+        if energy_uj > self._largest_uj[n]:
             return f"{zone.name}: {energy_uj} uJ are beyond its range"
-        if energy_uj != self._moved[n][0]:
+        last_uj, since_ns = self._moved[n]
+        if energy_uj != last_uj:
             self._moved[n] = (energy_uj, now_ns)
-        still_s = (now_ns - self._moved[n][1]) / 1e9
-        if still_s > _FROZEN_S and zone.kind in _NEVER_STILL:
+        elif now_ns - since_ns > _FROZEN_S * 1e9 and zone.kind in _NEVER_STILL:
             return f"{zone.name}: frozen, its counter has stood still for more than {_FROZEN_S:g} s"
         return None
 

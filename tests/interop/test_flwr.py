@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import venv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,10 +19,10 @@ from fl.proxy import ClientInfo
 from fl.server import Server
 from fl.strategy import Aggregator, Assignment
 from profiler.clock import SystemClock
+from tests.fixtures.environments import NotInstalled, python_with
 
 FLWR = "flwr==1.32.1"
 ROOT = Path(__file__).parents[2]
-CACHE = Path(os.environ.get("FEDMETER_CACHE", ROOT / ".cache")) / FLWR.replace("==", "-")
 N_CLIENTS = 2
 ROUNDS = 3
 
@@ -76,16 +75,10 @@ class Steps:
 @pytest.fixture(scope="module")
 def flwr_python() -> Path:
     """The interpreter of an environment with Flower in it, made once and kept in the cache."""
-    python = CACHE / "bin" / "python"
-    ready = CACHE / ".ready"
-    if not ready.exists():
-        venv.create(CACHE, with_pip=True, clear=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", FLWR]
-        done = subprocess.run(install, capture_output=True, text=True, timeout=600, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"pip cannot install {FLWR}: {done.stderr.strip()[-300:]}")
-        ready.touch()
-    return python
+    try:
+        return python_with(FLWR)
+    except NotInstalled as error:
+        pytest.skip(str(error))
 
 
 @pytest.mark.timeout(700)

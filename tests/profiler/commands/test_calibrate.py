@@ -198,7 +198,7 @@ def test_it_goes_to_the_users_configuration(tmp_path: Path, monkeypatch: pytest.
         (["--idle-w", "9", "--busy-w", "5"], 2, "more power at more use"),
         (["--sensor", "cpu_model"], 3, "a model itself"),
         (["--sensor", "nonsense"], 2, "no sensor 'nonsense'"),
-        (["--sensor", "rapl", "--seconds", "0.1"], 3, "should have been fully"),  # this tree's processors stand still
+        (["--sensor", "rapl", "--seconds", "0.1"], 3, "nothing was measured while idle"),  # this tree's counters stand
         (["--seconds", "0.1"], 3, "should have been fully"),
     ],
 )
@@ -207,8 +207,6 @@ def test_what_cannot_be_is_told(
 ) -> None:
     tree = build_tree(tmp_path, core=False, dram=False, start_uj=0)
     machine(tmp_path)
-    if "rapl" in arguments and status == 3:
-        said = "it shows 0 J"
     output = tmp_path / "out.json"
     assert main(["calibrate", "--sysfs-root", str(tree.root), "-o", str(output), *arguments]) == status
     assert said in capsys.readouterr().err

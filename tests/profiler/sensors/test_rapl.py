@@ -173,6 +173,7 @@ def test_an_offline_package_gives_none(tmp_path: Path) -> None:
     tree = build_tree(tmp_path, core=False, start_uj=1_000_000)
     sensor = RaplSensor(tmp_path, FakeClock())
     sensor.open()
+    sensor.read()
     tree.zones["package-0"].energy_path.unlink()
     tree.zones["package-0"].energy_path.symlink_to("/proc/self/mem")
     assert sensor.read() == [None, 1.0]

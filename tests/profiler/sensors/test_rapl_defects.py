@@ -117,7 +117,7 @@ def test_a_wrap_is_exact_anywhere(tmp_path: Path, label: str, range_uj: int, uni
         assert after_uj < before_uj
         energy_j, reason = read_through(tree, label, before_uj, after_uj, 1.0)
         assert energy_j == pytest.approx(drawn_units * unit_uj / 1e6, abs=unit_uj / 1e6)
-        assert not reason
+        assert not reason or (reason.startswith("below_resolution") and drawn_units < 4)
 
 
 @pytest.mark.parametrize(("max_power_w", "is_a_wrap"), [(125, False), (300, True)])
