@@ -8,11 +8,9 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from scipy import stats
@@ -21,29 +19,12 @@ from profiler.clock import SystemClock
 from profiler.sampler import Sampler
 from profiler.sensors.rapl import RaplSensor
 from tests.bench.figures import Figure, compare
+from tests.fixtures.powercap import ROOT, driven_tree
 
-ROOT = Path(__file__).parents[2]
 SAMPLING_S = 4.0
 PAIRS = 100
 STEPS_OF_A_LEG = 400
 TICKS_OF_20_MIN = 20 * 60 * 100
-
-
-@contextmanager
-def driven_tree(watts: float = 20.0) -> Iterator[Path]:
-    """A root whose three RAPL counters another process advances at a known power, as hardware does."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "root"
-        command = [sys.executable, "-m", "tests.fixtures.powercap", str(root), "--watts", f"{watts}"]
-        command += ["--seconds", "1800"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as driver:
-            assert driver.stdout is not None
-            driver.stdout.readline()  # it says when the tree is there
-            try:
-                yield root
-            finally:
-                driver.terminate()
-                driver.communicate()  # it ends by telling what it has counted
 
 
 def sampling() -> list[Figure]:

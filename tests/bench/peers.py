@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.bench.figures import Figure
-from tests.bench.metering import ROOT, driven_tree
 from tests.fixtures.environments import NotInstalled, python_with
+from tests.fixtures.powercap import ROOT, driven_tree
 
 CODECARBON = "codecarbon==3.3.2"
 ZEUS = "zeus==0.16.0"

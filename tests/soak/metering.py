@@ -1,6 +1,4 @@
-"""`make soak`: meters for 20 minutes at 100 Hz in real time and says whether the process has grown.
-
-    python -m tests.soak [--minutes 20]
+"""`python -m tests.soak.metering`: meters for 20 minutes at 100 Hz in real time and says whether the process has grown.
 
 Exits with 1 where it grew by 200 kB or more, or where the sampler took fewer than nine readings in ten.
 """
@@ -9,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 from profiler import Profiler, Sampler, SystemClock
 from profiler.sensors.rapl import RaplSensor
 from tests.bench.footprint import RATE_HZ, rss_bytes
-from tests.bench.metering import driven_tree
+from tests.fixtures.powercap import driven_tree
 
 WARM_UP_S = 30.0
 MAX_GROWN_BYTES = 200_000
@@ -32,7 +31,9 @@ def soak(minutes: float) -> tuple[int, float, float]:
             _steps(meter, WARM_UP_S)
             gc.collect()
             early_bytes = rss_bytes()
-            _steps(meter, 60 * minutes)
+            for minute in range(1, math.ceil(minutes) + 1):
+                _steps(meter, 60 * min(1.0, minutes - minute + 1))
+                print(f"minute {minute}: {(rss_bytes() - early_bytes) / 1e3:+.0f} kB", flush=True)
             gc.collect()
             grown_bytes = rss_bytes() - early_bytes
     assert whole.record is not None
