@@ -126,7 +126,24 @@ class RaplSensor:
         if not self._files:
             raise SensorError("rapl: not open.", remedy="Call open() first.")
         now_ns = self._clock.monotonic_ns()
-        values = [self._read_j(n, zone, now_ns) for n, zone in enumerate(self._zones)]
+        values: list[float | None] = []
+        for n, file in enumerate(self._files):
+            try:
+                text = os.pread(file, 64, 0)
+            except OSError:
+                text = b""
+            # A whole number that has grown needs no second look; at ten readings a second code is cold, and few lines
+            # cost half of what the careful way takes.
+            if (
+                text[-1:] == b"\n"
+                and text[:-1].isdigit()
+                and self._moved[n][0] < (uj := int(text)) <= self._largest_uj[n]
+            ):
+                self._moved[n] = (uj, now_ns)
+                self._why[n] = None
+                values.append(uj / 1e6)
+            else:
+                values.append(self._read_j(n, self._zones[n], now_ns))
         if all(value is None for value in values):
             raise SensorError(f"rapl: no energy_uj below {self._powercap} can be read: {self._why[0]}.")
         return values

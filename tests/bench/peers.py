@@ -81,7 +81,7 @@ cpu.is_rapl_available.__defaults__ = (tree,)
 kept = hardware.CPU.__init__.__defaults__
 hardware.CPU.__init__.__defaults__ = tuple(tree if str(one).startswith("/sys/") else one for one in kept)
 tracker = OfflineEmissionsTracker(country_iso_code="FRA", measure_power_secs=0.1, save_to_file=False,
-                                  log_level="critical", allow_multiple_runs=True, rapl_include_dram=True)
+                                  log_level=LOG_LEVEL, allow_multiple_runs=True, rapl_include_dram=True)
 tracker.start()
 assert any(getattr(one, "_mode", "") == "intel_rapl" for one in tracker._hardware), tracker._hardware
 start_cpu_s = cpu_s()
@@ -116,7 +116,11 @@ def peers() -> list[Figure]:
     """CPU over 20 s of metering, CPU of the imports, and memory, each of a process and its children, in turn."""
     figures: list[Figure] = []
     with driven_tree() as root:
-        for requirement, script, goal in ((CODECARBON, _CODECARBON, "ratio <= 0.125"), (ZEUS, _ZEUS, "")):
+        for requirement, more, script, goal in (
+            (CODECARBON, ", logging as shipped", _CODECARBON.replace("LOG_LEVEL", '"info"'), "ratio <= 0.125"),
+            (CODECARBON, ", logging nothing", _CODECARBON.replace("LOG_LEVEL", '"critical"'), ""),
+            (ZEUS, "", _ZEUS, ""),
+        ):
             try:
                 python = python_with(requirement)
                 pairs = [(_run(Path(sys.executable), _OURS, root), _run(python, script, root)) for _ in range(REPEATS)]
@@ -126,7 +130,7 @@ def peers() -> list[Figure]:
             except subprocess.CalledProcessError as error:
                 figures.append(Figure(f"beside {requirement}: {error.stderr.strip()[-200:]}", "", [float("nan")]))
                 continue
-            figures += _figures(requirement.replace("==", " "), pairs, goal)
+            figures += _figures(requirement.replace("==", " ") + more, pairs, goal)
     return figures
 
 
