@@ -43,6 +43,12 @@ _CPU_MODEL = "tests/profiler/sensors/test_cpu_model.py"
 _CONTRACT = "tests/contract/test_sensor.py"
 _SPAN = "tests/profiler/test_span.py"
 _FAULTS = "tests/profiler/test_faults.py"
+_NVML = "tests/profiler/sensors/test_nvml.py"
+_PYRAPL = "tests/profiler/sensors/test_pyrapl.py"
+_JTOP = "tests/profiler/sensors/test_jtop.py"
+_PERF = "tests/profiler/sensors/test_perf.py"
+_ADB = "tests/profiler/sensors/test_adb.py"
+_ADB_CONTROL = "tests/profiler/sensors/test_adb_control.py"
 _GITHUB = "https://github.com/"
 
 
@@ -279,6 +285,74 @@ DEFECTS = (
         (
             f"{_BATTERY}::test_unless_it_discharges_a_battery_tells_nothing",
             f"{_BATTERY}::test_plugging_in_ends_what_is_known",
+            f"{_ADB}::test_charging_is_refused_with_the_way_to_meter_without_a_cable",
+        ),
+    ),
+    Defect(
+        "`dumpsys battery unplug` is left behind, and every later figure of the phone is frozen",
+        "AOSP BatteryService, UPDATES STOPPED",
+        (
+            f"{_ADB_CONTROL}::test_however_the_block_ends",
+            f"{_ADB_CONTROL}::test_what_cannot_be_set_right_is_said_loudly",
+            f"{_ADB}::test_a_faked_state_is_refused_and_allow_charging_does_not_help",
+        ),
+    ),
+    Defect(
+        "the screen's or the processor's share in batterystats is added to that of the apps: the same charge twice",
+        "AOSP BatteryStats.dumpCheckinLocked, rows pwi",
+        ("tests/profiler/sensors/test_batterystats.py::test_components_are_not_added_to_apps",),
+    ),
+    # NVIDIA
+    Defect(
+        "NVML initialises on a Jetson and answers nothing: no energy, and the coverage says fine",
+        f"{_GITHUB}HazyResearch/intelligence-per-watt/issues/40",
+        (f"{_NVML}::test_a_jetson_whose_nvml_starts_and_tells_nothing_is_unavailable",),
+    ),
+    Defect(
+        "0 W, taken for a figure, from a GPU that is asked more than 20 times a second",
+        "zeus 0.16.0 warns of it",
+        (
+            f"{_NVML}::test_no_gpu_is_asked_more_than_20_times_a_second",
+            f"{_NVML}::test_a_counter_that_says_zero_is_not_believed",
+        ),
+    ),
+    Defect(
+        "a field that failed within a call of NVML that succeeded is read as its value",
+        "nvmlDeviceGetFieldValues has a return code for each field",
+        (f"{_NVML}::test_a_field_that_failed_inside_a_call_that_succeeded_is_not_a_value",),
+    ),
+    # Back-ends that are used
+    Defect(
+        "after a wrap pyRAPL says None, and its microjoules pass for joules",
+        "pyRAPL 0.2.3.1",
+        (f"{_PYRAPL}::test_a_wrap_is_a_difference_and_agrees_with_rapl", f"{_PYRAPL}::test_microjoules_become_joules"),
+    ),
+    Defect(
+        "pyRAPL's exceptions have no text, and others escape",
+        "pyRAPL 0.2.3.1",
+        (
+            f"{_PYRAPL}::test_a_machine_without_rapl_and_one_without_permission_are_told_apart",
+            f"{_PYRAPL}::test_what_pyrapl_lets_escape_becomes_a_reason",
+        ),
+    ),
+    Defect(
+        "jtop's total counts the memory of an AGX Orin twice, and its average is no mean",
+        "jetson-stats 7.2.2",
+        (f"{_JTOP}::test_the_memory_of_an_agx_orin_is_not_counted_twice", f"{_JTOP}::test_its_average_is_not_used"),
+    ),
+    Defect(
+        "jtop's service is not there, not allowed, or of another version, and nothing says which",
+        f"{_GITHUB}rbonghi/jetson_stats/issues/86 {_GITHUB}rbonghi/jetson_stats/issues/156 "
+        f"{_GITHUB}rbonghi/jetson_stats/issues/393 {_GITHUB}rbonghi/jetson_stats/issues/488 "
+        f"{_GITHUB}rbonghi/jetson_stats/issues/63 {_GITHUB}rbonghi/jetson_stats/issues/417",
+        (f"{_JTOP}::test_what_the_service_refuses", f"{_JTOP}::test_the_socket_is_looked_at_first"),
+    ),
+    Defect(
+        "perf's list of domains and powercap's disagree, and an EPYC's core zone counts nonsense",
+        "alumet, rapl/src/consistency.rs; Linux before 5.17",
+        (
+            f"{_PERF}::test_rails_and_total_are_those_of_rapl",
+            "tests/profiler/commands/test_doctor.py::test_two_readers_of_the_same_counters_are_compared",
         ),
     ),
 )
