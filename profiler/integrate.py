@@ -213,45 +213,37 @@ def _reading(
     reason: str | None,
 ) -> EnergyReading:
     coverage = min(1.0, tally.covered_s / duration_s) if duration_s > 0 else 1.0
-    if coverage < MIN_COVERAGE:
-        why = f"only {coverage:.0%} of {duration_s:.3g} s were covered by samples"
-        return replace(
-            EnergyReading.missing(rail.name, rail.scope, f"{why}: {reason}" if reason else why),
-            n_samples=n_samples,
-            coverage=coverage,
-            max_gap_s=max_gap_s,
-        )
-    if tally.energy_j == 0 and _never_rests(rail) and duration_s > FROZEN_JITTERS * rail.edge_jitter_s:
-        why = f"frozen: its counter did not move in {duration_s:.3g} s"
-        return replace(
-            EnergyReading.missing(rail.name, rail.scope, f"{why}; {reason}" if reason else why),
-            n_samples=n_samples,
-            max_gap_s=max_gap_s,
-        )
+    unknown = _why_unknown(rail, tally, duration_s, coverage)
+    if unknown is not None:
+        why = f"{unknown}; {reason}" if reason else unknown
+        missing = EnergyReading.missing(rail.name, rail.scope, why)
+        return replace(missing, n_samples=n_samples, coverage=coverage, max_gap_s=max_gap_s)
     too_short = below_resolution(rail, tally.energy_j, duration_s, n_samples)
-    reason = "; ".join(why for why in (too_short, reason) if why) or None
     n = min(n_samples, round(duration_s / rail.min_period_s))
     spread = spread_w(tally, n)
+    edges_w = _edges_w(rail, tally, duration_s, edge_power_w)
+    sampling_j2 = sampling_limits_j2(tally, n) + tally.bridged_s2 * spread**2
     return EnergyReading(
         rail=rail.name,
         energy_j=tally.energy_j,
-        energy_err_j=error_bound(
-            rail,
-            tally.energy_j,
-            duration_s,
-            _edges_w(rail, tally, duration_s, edge_power_w),
-            tally.doubt_j,
-            sampling_limits_j2(tally, n) + tally.bridged_s2 * spread**2,
-            spread,
-        ),
+        energy_err_j=error_bound(rail, tally.energy_j, duration_s, edges_w, tally.doubt_j, sampling_j2, spread),
         provenance=rail.provenance,
         scope=rail.scope,
         n_samples=n_samples,
         effective_hz=max(0, n_samples - 1) / duration_s if duration_s > 0 else 0.0,
         coverage=coverage,
         max_gap_s=max_gap_s,
-        reason=reason,
+        reason="; ".join(why for why in (too_short, reason) if why) or None,
     )
+
+
+def _why_unknown(rail: Rail, tally: Tally, duration_s: float, coverage: float) -> str | None:
+    """Why the window has no figure, if it has none."""
+    if coverage < MIN_COVERAGE:
+        return f"only {coverage:.0%} of {duration_s:.3g} s were covered by samples"
+    if tally.energy_j == 0 and _never_rests(rail) and duration_s > FROZEN_JITTERS * rail.edge_jitter_s:
+        return f"frozen: its counter did not move in {duration_s:.3g} s"
+    return None
 
 
 def _never_rests(rail: Rail) -> bool:

@@ -15,11 +15,12 @@ from profiler import Sampler
 from profiler.clock import FakeClock
 from profiler.errors import SensorError
 from profiler.quantities import Provenance, Scope
-from profiler.sensor import Available, Probe, Unavailable, best, distinct
+from profiler.sensor import Probe, Unavailable, best, distinct
 from profiler.sensors.jetson import JetsonSensor
 from profiler.sensors.jtop import JtopSensor, rails_w
 from tests.fixtures.jetson import BOARDS, build_jetson
 from tests.fixtures.jtop import FakeJtop, JtopException, build_socket, entry, power_of
+from tests.profiler.sensors.asking import available, refused
 
 NOT_ACTIVE = "The jtop.service is not active. Please run:\nsudo jtop --install-service"
 NO_ACCESS = "I can't access jtop.service.\nPlease logout or reboot this board."
@@ -30,21 +31,6 @@ def sensor(root: Path, library: FakeJtop, clock: FakeClock | None = None, **opti
     if not (root / "run/jtop.sock").exists():
         build_socket(root)
     return JtopSensor(root, clock or FakeClock(), load=lambda: library, **options)
-
-
-def available(sensor: JtopSensor) -> Available:
-    outcome = sensor.probe()
-    assert isinstance(outcome, Available), outcome
-    return outcome
-
-
-def refused(sensor: JtopSensor) -> Unavailable:
-    outcome = sensor.probe()
-    assert isinstance(outcome, Unavailable), outcome
-    with pytest.raises(SensorError) as raised:
-        sensor.open()
-    assert outcome.reason in f"{raised.value}"
-    return outcome
 
 
 @pytest.mark.parametrize("name", BOARDS)

@@ -17,11 +17,12 @@ from profiler import Sampler
 from profiler.clock import FakeClock
 from profiler.errors import SensorError
 from profiler.quantities import Provenance, Scope
-from profiler.sensor import Available, Probe, Unavailable, best, distinct
+from profiler.sensor import Available, Probe, best, distinct
 from profiler.sensors.pyrapl import Library, PyRaplSensor, load_pyrapl
 from profiler.sensors.rapl import RaplSensor
 from tests.fixtures.powercap import PACKAGE_RANGE_UJ, UNIT_UJ, Tree, build_tree
 from tests.fixtures.pyrapl import PyRAPLException, fake_pyrapl, noisy_package
+from tests.profiler.sensors.asking import available, refused
 
 HAS_PYRAPL = importlib.util.find_spec("pyRAPL") is not None
 Loader = Callable[[Path, int], Callable[[], Library]]
@@ -61,21 +62,6 @@ def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> L
 
 def sensor(tree: Tree, loader: Loader, clock: FakeClock | None = None, *, sockets: int = 1) -> PyRaplSensor:
     return PyRaplSensor(tree.root, clock or FakeClock(), load=loader(tree.root, sockets))
-
-
-def available(sensor: PyRaplSensor) -> Available:
-    outcome = sensor.probe()
-    assert isinstance(outcome, Available), outcome
-    return outcome
-
-
-def refused(sensor: PyRaplSensor) -> Unavailable:
-    outcome = sensor.probe()
-    assert isinstance(outcome, Unavailable), outcome
-    with pytest.raises(SensorError) as raised:
-        sensor.open()
-    assert outcome.reason in f"{raised.value}"
-    return outcome
 
 
 def test_the_rails_and_limits_are_those_of_rapl(tmp_path: Path, loader: Loader) -> None:
