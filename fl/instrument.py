@@ -22,6 +22,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from fl.flower_client import as_numpy_client
 from fl.messages import Array, Config, Scalar
 from fl.steps import StepControl
 from fl.wire.measurement import RECORD_KEY, encode_spans
@@ -80,7 +81,8 @@ class InstrumentedClient:
 
     def get_properties(self, config: Config) -> dict[str, Scalar]:
         """The client's own, which win, and where the server asked for it what is known of the device."""
-        own = dict(self._client.get_properties(config))
+        told = getattr(self._client, "get_properties", None)  # Flower's NumPyClients need not have it
+        own = {} if told is None else dict(told(config))
         return {**self._device_properties(), **own} if config.get(TELEMETRY_KEY) == "full" else own
 
     def _device_properties(self) -> dict[str, Scalar]:
@@ -129,23 +131,26 @@ class InstrumentedClient:
             try:
                 yield span, flat
             finally:
-                _tell_steps(span, control)
+                _tell_steps(phase, span, control)
         if span.record is not None:
             flat.update(_flat_keys(phase, span.record, control))
 
 
-def instrument(client: NumPyClient, profiler: Profiler | None = None, *, root: Path = Path("/")) -> InstrumentedClient:
-    """Meter a client. Without a profiler, times and resources are measured and energy is not known.
+def instrument(client: object, profiler: Profiler | None = None, *, root: Path = Path("/")) -> InstrumentedClient:
+    """Meter a client: ours, or a NumPyClient or a Client of Flower's. Raises UsageError for anything else.
+
+    Without a profiler, times and resources are measured and energy is not known.
 
     Every span of the profiler is sent along, also those that user code opens inside its `fit`; a sink that the profiler
     has already keeps getting them too. Start and stop the profiler yourself. `root` is the file system root that the
     device is described from.
     """
+    inner = as_numpy_client(client)
     if profiler is None:
         profiler = Profiler()
     spool = Spool()
     profiler.sink = _tee(profiler.sink, spool.add)
-    return InstrumentedClient(client, profiler, spool, root)
+    return InstrumentedClient(inner, profiler, spool, root)
 
 
 def _tee(first: Sink | None, second: Sink) -> Sink:
@@ -208,8 +213,10 @@ def _outcome(num_examples: int, metrics: Mapping[str, object]) -> dict[str, int 
     return outcome
 
 
-def _tell_steps(span: Span, control: StepControl) -> None:
+def _tell_steps(phase: Phase, span: Span, control: StepControl) -> None:
     if not control.used:
+        if phase == "fit":  # its loop does not go through `steps`: nobody could have stopped it
+            span.set(stopped_by="unknown")
         return
     span.steps(control.durations_s, control.warmup_steps)
     span.set(steps_done=control.steps_done, stopped_by=control.stopped_by, cutoff_s=control.cutoff_s or 0.0)

@@ -115,7 +115,7 @@ class Engine:
 
     def _describe(self, device: str) -> ClientInfo:
         spec = self._devices.get(device)
-        return ClientInfo(device, spec.processor if spec else "")
+        return ClientInfo(device, spec.processor, tensors=spec.tensors) if spec else ClientInfo(device)
 
     def _joined(self) -> set[str]:
         return {proxy.info.device for proxy in self._server.proxies()}
