@@ -3,9 +3,14 @@
     client = instrument(MyClient())
 
 Numbers travel as flat numeric metrics that any Flower server can take (`fit.duration_s`, `fit.energy_j`, ...). What is
-not known is absent, never 0. The whole span records travel as one bytes metric, `fedmeter.record`, and only where the
-server asks for it with the config key `telemetry = "full"`: a server that averages every metric fails on bytes. Asked
-so for its properties, a client tells what its device is and how it is set up: `device.model`, `device.power_mode`, ...
+not known is absent, never 0. More only where the server asks for it, since one that averages every metric fails on text
+and on bytes. The config key `telemetry` is the level:
+
+    flat    numbers alone; also without the key, and for a level that is not known
+    full    text as well (`fit.stopped_by`, `fit.provenance`, `fit.throttling`, ...), and the whole span records as one
+            bytes metric, `fedmeter.record` (measurement.proto)
+
+Asked so for its properties, a client tells what its device is and how it is set up: `device.model`, ...
 """
 
 from __future__ import annotations
@@ -134,6 +139,8 @@ class InstrumentedClient:
                 _tell_steps(phase, span, control)
         if span.record is not None:
             flat.update(_flat_keys(phase, span.record, control))
+            if config.get(TELEMETRY_KEY) == "full":
+                flat.update(_text_keys(phase, span.record))
 
 
 def instrument(client: object, profiler: Profiler | None = None, *, root: Path = Path("/")) -> InstrumentedClient:
@@ -225,9 +232,10 @@ def _tell_steps(phase: Phase, span: Span, control: StepControl) -> None:
 
 
 def _flat_keys(phase: Phase, record: SpanRecord, control: StepControl) -> dict[str, Scalar]:
+    """Numbers alone, which any server can average."""
     known: dict[str, Scalar | None] = {
         "duration_s": record.duration_s,
-        **asdict(record.resources),
+        **{name: value for name, value in asdict(record.resources).items() if not isinstance(value, str)},
     }
     if record.total is not None:
         known |= {"energy_j": record.total.energy_j, "energy_err_j": record.total.energy_err_j}
@@ -239,6 +247,18 @@ def _flat_keys(phase: Phase, record: SpanRecord, control: StepControl) -> dict[s
             "cutoff_s": control.cutoff_s or 0.0,
         }
     return {f"{phase}.{name}": value for name, value in known.items() if value is not None}
+
+
+def _text_keys(phase: Phase, record: SpanRecord) -> dict[str, Scalar]:
+    """What the flat keys leave out: how training ended, and what kind of figure the energy is."""
+    known: dict[str, object] = {"throttling": record.resources.throttling}
+    if phase == "fit":
+        known["stopped_by"] = record.attributes.get("stopped_by")
+    if record.total is not None:
+        known["provenance"] = record.total.provenance.value
+        known["energy_scope"] = record.total.scope.value
+        known["energy_reason"] = record.total.reason
+    return {f"{phase}.{name}": value for name, value in known.items() if isinstance(value, str)}
 
 
 def _cutoff_s(config: Config) -> float | None:
