@@ -46,6 +46,7 @@ MAX_CACHED_MESSAGES = 8
 MAX_DECODING = 2  # at once: decoding holds a model three times (message, protobuf's own, arrays)
 MAX_LATE_SPANS = 1_000
 TENSORS_KEY = "fedmeter.tensors"
+MEASURED_PREFIXES = ("fit.", "evaluate.")
 _OWN_KEYS = frozenset({RECEIVED_KEY, HANDOVER_KEY, RECORD_KEY})
 
 _log = logging.getLogger("fl")
@@ -244,13 +245,12 @@ class CallingProxy:
 
     def _timing(self, received: _Received) -> CallTiming:
         exchange, own = received.exchange, received.own
-        record = own.get(RECORD_KEY)
         timing = CallTiming(
             sent_ns=exchange.sent_ns,
             received_ns=exchange.received_ns,
             request_bytes=received.request_bytes,
             reply_bytes=received.reply_bytes,
-            telemetry_bytes=len(record) if isinstance(record, bytes) else 0,
+            telemetry_bytes=_telemetry_bytes(received),
         )
         arrived_ns, handed_ns = own.get(RECEIVED_KEY), own.get(HANDOVER_KEY)
         if not (isinstance(arrived_ns, int) and isinstance(handed_ns, int)):
@@ -268,6 +268,16 @@ class CallingProxy:
             ((down_ns - high_ns) / 1e9, (down_ns - low_ns) / 1e9),
         )
         return replace(timing, device_s=device_s, download_s=download_s, upload_s=upload_s, comm_split=how)
+
+
+def _telemetry_bytes(received: _Received) -> int:
+    """Of our own keys and the flat ones of a measurement, as entries of a map on the wire."""
+    metrics: Config = getattr(received.reply, "metrics", {})
+    flat = {key: value for key, value in metrics.items() if key.startswith(MEASURED_PREFIXES)}
+    told = {key: value for key, value in {**received.own, **flat}.items() if key != RECORD_KEY}
+    record = received.own.get(RECORD_KEY)
+    record_bytes = len(RECORD_KEY) + len(record) if isinstance(record, bytes) else 0
+    return record_bytes + (len(codec.encode_instruction(GetPropertiesIns(told))) if told else 0)
 
 
 async def _raw_message(ins: Instruction) -> bytes:

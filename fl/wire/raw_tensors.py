@@ -87,7 +87,7 @@ def _cast(index: int, values: Array, dtype: np.dtype[Any]) -> Array:
         return values.astype(dtype, copy=False)
     if not np.isfinite(values).all():
         raise WireError(f"raw tensor {index} holds values that are not finite; the model has {dtype} there.")
-    whole = np.rint(values.astype(np.float64))
+    whole = np.asarray(np.rint(values.astype(np.float64)))  # of no dimensions, rint makes a scalar
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         if whole.size and not (limits.min <= whole.min() and whole.max() <= limits.max):
