@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 import fl
+from fl.calls import CallingProxy, Exchange
 from fl.client import JOIN
 from fl.loop import RoundResult
 from fl.messages import Config, DisconnectRes, EvaluateRes
+from fl.proxy import ClientInfo
 from fl.wire import codec
 from fl.wire import transport_pb2 as pb
 from profiler.errors import PreconditionError, UsageError
@@ -101,6 +103,20 @@ def test_a_phone_and_a_client_of_ours_train_in_one_round() -> None:
     assert dict(history.losses_distributed) == pytest.approx({1: (30 * 1.75 + 5 * 0.25) / 35, 2: (105 + 1.25) / 35})
 
 
+@pytest.mark.parametrize(("told", "expected"), [("float32", "float32"), ("float16", "npy"), (7, "npy"), (None, "npy")])
+def test_a_client_that_names_itself_may_tell_how_its_tensors_are_encoded(told: object, expected: str) -> None:
+    class Silent:
+        lost = None
+
+        async def exchange(self, data: bytes) -> Exchange:
+            raise AssertionError("nothing is asked")
+
+    proxy = CallingProxy(ClientInfo("phone"), Silent())
+    proxy.describe({"cores": 4, **({} if told is None else {"fedmeter.tensors": told})})
+    assert proxy.info.tensors == expected
+    assert proxy.info.properties["cores"] == 4
+
+
 def test_a_phone_of_another_model_is_refused_by_name_and_the_round_goes_on() -> None:
     address = free_address()
     history = train(Phone(address, n_floats=4), address)
@@ -140,7 +156,7 @@ def test_attempts_without_a_server_are_bounded_as_asked() -> None:
 
 
 def test_a_round_draws_flowers_number_of_clients_the_same_for_one_seed() -> None:
-    clients = [fl.standalone.ClientInfo(f"d{n}") for n in range(10)]
+    clients = [ClientInfo(f"d{n}") for n in range(10)]
 
     def drawn(seed: int, round_: int = 1) -> list[str]:
         strategy = fl.FedAvg(fraction_fit=0.35, min_fit_clients=2, seed=seed)
