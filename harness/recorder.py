@@ -113,6 +113,19 @@ def ignores_cutoff(call: CallRecord) -> bool:
     return counts_no_steps(call) and isinstance(cutoff_s, (int, float)) and cutoff_s > 0
 
 
+class IgnoredCutoffs:
+    """Who was found to ignore its cutoff, so that a person is told of each device once."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def new(self, calls: Iterable[CallRecord]) -> list[str]:
+        """The devices of these calls that were not known to, in order."""
+        found = {call.device for call in calls if ignores_cutoff(call)} - self._known
+        self._known |= found
+        return sorted(found)
+
+
 def _unwatched_columns(call: CallRecord) -> Row:
     if not counts_no_steps(call):
         return {}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fl.loop import CallRecord, RoundResult
 from fl.messages import FitRes, Parameters, Scalar
 from fl.proxy import Answer, CallTiming
 from harness.fleet import parse_fleet
-from harness.recorder import TaskContext, counts_no_steps, ignores_cutoff
+from harness.recorder import IgnoredCutoffs, TaskContext, counts_no_steps, ignores_cutoff
 from profiler.errors import SpecError
 from tests.harness.test_recorder import SECOND, NoMeter, round_rows
 
@@ -40,6 +42,13 @@ def test_the_call_says_that_nobody_counted(
 
 def test_a_call_that_failed_is_no_call_that_ignored() -> None:
     assert not ignores_cutoff(CallRecord("d", "p", "fit", {"cutoff_s": 5.0}, None, "no answer"))
+
+
+def test_each_device_is_told_of_once() -> None:
+    ignored = IgnoredCutoffs()
+    rounds = [[replace(fit({}, 5.0), device=device) for device in devices] for devices in ("ba", "ac", "abc")]
+    assert [ignored.new(calls) for calls in rounds] == [["a", "b"], ["c"], []]
+    assert ignored.new([replace(fit({"fit.steps_done": 1}, 5.0), device="d")]) == []
 
 
 FLEET = 'name = "lab"\n[[device]]\nid = "phone"\nprocessor = "soc"\n'
