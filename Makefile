@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROJECT_FILES := pyproject.toml constraints.txt
 
-.PHONY: demo test check bench soak coverage proto clean
+.PHONY: demo test interop check bench soak coverage proto clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: $(PROJECT_FILES)
@@ -30,6 +30,10 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m "not serial"
 	$(BIN)/python -m pytest -m serial
+
+# Flower 1.8.0, 1.32.1 and 1.42.0 from the package index, each way, with TLS and without. Some minutes the first time.
+interop: $(VENV)/.dev
+	FEDMETER_INTEROP=full $(BIN)/python -m pytest tests/interop
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

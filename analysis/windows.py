@@ -119,7 +119,7 @@ def fit_windows(results: Results) -> tuple[dict[Group, dict[str, Windows]], list
 def _unusable(span: Row) -> str | None:
     if span["status"] != "ok":
         return "the fit failed"
-    if span["stopped_by"] not in (None, "completed"):
+    if span["stopped_by"] not in (None, "completed", "unknown"):
         return "the fit was stopped early"
     if not span["processor"]:
         return "no processor is named"

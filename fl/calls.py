@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, TypeVar
 
 from fl.clock_offset import MAX_DRIFT, ClockOffset, split_communication
@@ -35,6 +36,7 @@ from fl.proxy import Answer, CallTiming, ClientInfo
 from fl.responder import HANDOVER_KEY, RECEIVED_KEY
 from fl.wire import codec
 from fl.wire.measurement import RECORD_KEY, decode_spans
+from fl.wire.raw_tensors import decode_raw_reply, encode_raw_work
 from profiler.errors import ClientFailure, WireError
 from profiler.records import SpanRecord
 
@@ -43,6 +45,8 @@ THREAD_BYTES = 1_000_000
 MAX_CACHED_MESSAGES = 8
 MAX_DECODING = 2  # at once: decoding holds a model three times (message, protobuf's own, arrays)
 MAX_LATE_SPANS = 1_000
+TENSORS_KEY = "fedmeter.tensors"
+MEASURED_PREFIXES = ("fit.", "evaluate.")
 _OWN_KEYS = frozenset({RECEIVED_KEY, HANDOVER_KEY, RECORD_KEY})
 
 _log = logging.getLogger("fl")
@@ -153,8 +157,10 @@ class CallingProxy:
         return self._transport.lost
 
     def describe(self, properties: Mapping[str, object]) -> None:
-        """Add what the client told of itself to its info."""
+        """Add what the client told of itself to its info; `fedmeter.tensors` is how its tensors are encoded."""
         self._info = replace(self._info, properties={**self._info.properties, **properties})
+        if properties.get(TENSORS_KEY) == "float32":
+            self._info = replace(self._info, tensors="float32")
 
     async def get_properties(self, ins: GetPropertiesIns, deadline_s: float | None) -> Answer[GetPropertiesRes]:
         return await self._call("get_properties", ins, GetPropertiesRes, deadline_s)
@@ -205,11 +211,13 @@ class CallingProxy:
             raise ClientFailure(device, phase, f"wire: {error}") from None
 
     async def _send(self, ins: Instruction) -> _Received:
-        request = await self._encoding.message(ins)
+        is_raw = self._info.tensors == "float32"
+        request = await (_raw_message(ins) if is_raw else self._encoding.message(ins))
         exchange = await self._transport.exchange(request)
         n_bytes = len(exchange.data)
         async with self._encoding.decoding:
-            reply = await _off_loop(n_bytes, codec.decode_reply, exchange.data)
+            decode = partial(decode_raw_reply, model=getattr(ins, "parameters", None)) if is_raw else codec.decode_reply
+            reply = await _off_loop(n_bytes, decode, exchange.data)
         exchange = replace(exchange, data=b"")  # a model's size, and the decoded one is another
         cleaned, own = _split(reply)
         spans = await _off_loop(n_bytes, self._read_spans, own)
@@ -237,13 +245,12 @@ class CallingProxy:
 
     def _timing(self, received: _Received) -> CallTiming:
         exchange, own = received.exchange, received.own
-        record = own.get(RECORD_KEY)
         timing = CallTiming(
             sent_ns=exchange.sent_ns,
             received_ns=exchange.received_ns,
             request_bytes=received.request_bytes,
             reply_bytes=received.reply_bytes,
-            telemetry_bytes=len(record) if isinstance(record, bytes) else 0,
+            telemetry_bytes=_telemetry_bytes(received),
         )
         arrived_ns, handed_ns = own.get(RECEIVED_KEY), own.get(HANDOVER_KEY)
         if not (isinstance(arrived_ns, int) and isinstance(handed_ns, int)):
@@ -261,6 +268,23 @@ class CallingProxy:
             ((down_ns - high_ns) / 1e9, (down_ns - low_ns) / 1e9),
         )
         return replace(timing, device_s=device_s, download_s=download_s, upload_s=upload_s, comm_split=how)
+
+
+def _telemetry_bytes(received: _Received) -> int:
+    """Of our own keys and the flat ones of a measurement, as entries of a map on the wire."""
+    metrics: Config = getattr(received.reply, "metrics", {})
+    flat = {key: value for key, value in metrics.items() if key.startswith(MEASURED_PREFIXES)}
+    told = {key: value for key, value in {**received.own, **flat}.items() if key != RECORD_KEY}
+    record = received.own.get(RECORD_KEY)
+    record_bytes = len(RECORD_KEY) + len(record) if isinstance(record, bytes) else 0
+    return record_bytes + (len(codec.encode_instruction(GetPropertiesIns(told))) if told else 0)
+
+
+async def _raw_message(ins: Instruction) -> bytes:
+    """Encoded for one client alone: phones with raw tensors are few, and their models small."""
+    if isinstance(ins, (FitIns, EvaluateIns)):
+        return await _off_loop(ins.parameters.n_bytes, encode_raw_work, ins)
+    return codec.encode_instruction(ins)
 
 
 def _split(reply: Reply) -> tuple[Reply, Config]:

@@ -17,13 +17,14 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 
 from fl.instrument import InstrumentedClient, instrument
 from fl.messages import ReconnectIns
 from fl.responder import Responder
-from fl.workload import NumPyClient, Partition, load_workload
+from fl.workload import Partition, load_workload
 from profiler.clock import Clock, SystemClock
 from profiler.combined import combined
 from profiler.errors import DeviceError, FedmeterError, PreconditionError, UsageError
@@ -57,33 +58,56 @@ _PASSING = frozenset(
 
 def start_client(
     server_address: str,
-    client: NumPyClient | InstrumentedClient,
+    client: object = None,
     *,
+    client_fn: None = None,
+    transport: str | None = None,
+    authentication_keys: None = None,
+    max_retries: int | None = None,
+    max_wait_time: float | None = None,
     device: str = "",
     profiler: Profiler | None = None,
     grpc_max_message_length: int = MAX_MESSAGE_BYTES,
-    root_certificates: bytes | str | None = None,
+    root_certificates: bytes | str | Path | None = None,
     insecure: bool | None = None,
     max_wait_s: float = MAX_WAIT_S,
     clock: Clock | None = None,
 ) -> None:
     """Serve a server's calls until it says to leave. Blocks.
 
+    `client` is a NumPyClient, ours or Flower's, a Flower `Client`, or one that is instrumented already. `max_wait_time`
+    is Flower's name for `max_wait_s`, and `max_retries` bounds the attempts in a row that find no server.
+
     `device` names this client; without it the server makes up a name, as for Flower's clients. `root_certificates`
     (PEM, or a path to it) or `insecure=False` ask for TLS. `max_wait_s` bounds the time without any server, at the
     start and after each broken connection. The profiler is started and stopped here.
 
-    Raises PreconditionError where no server answers in time, DeviceError where one refuses, WireError where it does not
-    speak the protocol.
+    Raises UsageError for what is not supported, PreconditionError where no server answers in time, DeviceError where
+    one refuses, WireError where it does not speak the protocol.
     """
+    _refuse(client, client_fn, transport, authentication_keys)
     instrumented = client if isinstance(client, InstrumentedClient) else instrument(client, profiler)
     connection = _Connection(server_address, device, _credentials(root_certificates, insecure), grpc_max_message_length)
+    wait_s = max_wait_s if max_wait_time is None else max_wait_time
     with instrumented.profiler:
-        _serve(connection, instrumented, max_wait_s, clock or SystemClock())
+        _serve(connection, instrumented, _BackOff(wait_s, clock or SystemClock(), max_retries))
 
 
-def _serve(connection: _Connection, client: InstrumentedClient, max_wait_s: float, clock: Clock) -> None:
-    backoff = _BackOff(max_wait_s, clock)
+def start_numpy_client(*, server_address: str, client: object, **options: Any) -> None:
+    """Flower's older name for `start_client`, which see for the options."""
+    start_client(server_address, client, **options)
+
+
+def _refuse(client: object, client_fn: object, transport: str | None, authentication_keys: object) -> None:
+    if client_fn is not None or client is None:
+        raise UsageError("start_client needs client=; client_fn= is not supported.", remedy="Pass the client itself.")
+    if transport not in (None, "grpc-bidi"):
+        raise UsageError(f"transport = {transport!r} is not supported.", remedy="Use 'grpc-bidi', or leave it out.")
+    if authentication_keys is not None:
+        raise UsageError("authentication_keys is not supported on grpc-bidi.", remedy="Use TLS: root_certificates.")
+
+
+def _serve(connection: _Connection, client: InstrumentedClient, backoff: _BackOff) -> None:
     while True:
         try:
             leave = connection.run(client, backoff.reset)
@@ -95,15 +119,15 @@ def _serve(connection: _Connection, client: InstrumentedClient, max_wait_s: floa
         elif leave.seconds <= 0:
             return
         else:
-            clock.sleep(min(leave.seconds, LONGEST_LEAVE_S))
-            backoff.reset()
+            backoff.leave(leave.seconds)
 
 
 class _BackOff:
     """Pauses that grow and are jittered, so that a fleet does not come back in one moment; bounded in sum."""
 
-    def __init__(self, max_wait_s: float, clock: Clock) -> None:
+    def __init__(self, max_wait_s: float, clock: Clock, max_retries: int | None = None) -> None:
         self._max_wait_s = max_wait_s
+        self._max_retries = max_retries
         self._clock = clock
         self._random = random.Random()
         self.reset()
@@ -111,6 +135,12 @@ class _BackOff:
     def reset(self) -> None:
         self._since_ns = self._clock.monotonic_ns()
         self._pause_s = FIRST_PAUSE_S
+        self._retries = 0
+
+    def leave(self, seconds: int) -> None:
+        """The server said when to come again."""
+        self._clock.sleep(min(seconds, LONGEST_LEAVE_S))
+        self.reset()
 
     def pause(self, address: str, error: grpc.RpcError | None) -> None:
         """Wait a little, or raise PreconditionError where the time is up, DeviceError where waiting cannot help."""
@@ -118,11 +148,13 @@ class _BackOff:
         if error is not None and error.code() not in _PASSING:
             raise DeviceError(f"{address}: the server refused this client: {what}.")
         waited_s = (self._clock.monotonic_ns() - self._since_ns) / 1e9
-        if waited_s + self._pause_s > self._max_wait_s:
+        is_worn_out = self._max_retries is not None and self._retries >= self._max_retries
+        if is_worn_out or waited_s + self._pause_s > self._max_wait_s:
             raise PreconditionError(
                 f"{address}: no server for {waited_s:.1f} s: {what}.",
                 remedy="Start the server first, check address and port, or wait longer.",
             )
+        self._retries += 1
         _log.info("%s: %s; trying again", address, what)
         self._clock.sleep(self._pause_s * self._random.uniform(0.5, 1.0))
         self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * PAUSE_GROWTH)
@@ -195,15 +227,22 @@ def _part(instructions: grpc.Call, replies: queue.SimpleQueue[bytes | None]) -> 
         timer.cancel()
 
 
-def _credentials(root_certificates: bytes | str | None, insecure: bool | None) -> grpc.ChannelCredentials | None:
+def _credentials(root_certificates: bytes | str | Path | None, insecure: bool | None) -> grpc.ChannelCredentials | None:
     """As Flower: certificates mean TLS, `insecure=False` alone means TLS with the system's roots."""
     if root_certificates is None:
         return grpc.ssl_channel_credentials() if insecure is False else None
     if insecure:
         raise UsageError("root_certificates and insecure=True contradict each other.")
-    if isinstance(root_certificates, str):
-        root_certificates = Path(root_certificates).read_bytes()
+    if not isinstance(root_certificates, bytes):
+        root_certificates = _read_certificates(Path(root_certificates))
     return grpc.ssl_channel_credentials(root_certificates)
+
+
+def _read_certificates(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PreconditionError(f"root_certificates {path} cannot be read: {error.strerror}.") from None
 
 
 # --- python -m fl.client ---------------------------------------------------------------------------------------------

@@ -3,9 +3,14 @@
     client = instrument(MyClient())
 
 Numbers travel as flat numeric metrics that any Flower server can take (`fit.duration_s`, `fit.energy_j`, ...). What is
-not known is absent, never 0. The whole span records travel as one bytes metric, `fedmeter.record`, and only where the
-server asks for it with the config key `telemetry = "full"`: a server that averages every metric fails on bytes. Asked
-so for its properties, a client tells what its device is and how it is set up: `device.model`, `device.power_mode`, ...
+not known is absent, never 0. More only where the server asks for it, since one that averages every metric fails on text
+and on bytes. The config key `telemetry` is the level:
+
+    flat    numbers alone; also without the key, and for a level that is not known
+    full    text as well (`fit.stopped_by`, `fit.provenance`, `fit.throttling`, ...), and the whole span records as one
+            bytes metric, `fedmeter.record` (measurement.proto)
+
+Asked so for its properties, a client tells what its device is and how it is set up: `device.model`, ...
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from fl.flower_client import as_numpy_client
 from fl.messages import Array, Config, Scalar
 from fl.steps import StepControl
 from fl.wire.measurement import RECORD_KEY, encode_spans
@@ -80,7 +86,8 @@ class InstrumentedClient:
 
     def get_properties(self, config: Config) -> dict[str, Scalar]:
         """The client's own, which win, and where the server asked for it what is known of the device."""
-        own = dict(self._client.get_properties(config))
+        told = getattr(self._client, "get_properties", None)  # Flower's NumPyClients need not have it
+        own = {} if told is None else dict(told(config))
         return {**self._device_properties(), **own} if config.get(TELEMETRY_KEY) == "full" else own
 
     def _device_properties(self) -> dict[str, Scalar]:
@@ -129,23 +136,28 @@ class InstrumentedClient:
             try:
                 yield span, flat
             finally:
-                _tell_steps(span, control)
+                _tell_steps(phase, span, control)
         if span.record is not None:
             flat.update(_flat_keys(phase, span.record, control))
+            if config.get(TELEMETRY_KEY) == "full":
+                flat.update(_text_keys(phase, span.record))
 
 
-def instrument(client: NumPyClient, profiler: Profiler | None = None, *, root: Path = Path("/")) -> InstrumentedClient:
-    """Meter a client. Without a profiler, times and resources are measured and energy is not known.
+def instrument(client: object, profiler: Profiler | None = None, *, root: Path = Path("/")) -> InstrumentedClient:
+    """Meter a client: ours, or a NumPyClient or a Client of Flower's. Raises UsageError for anything else.
+
+    Without a profiler, times and resources are measured and energy is not known.
 
     Every span of the profiler is sent along, also those that user code opens inside its `fit`; a sink that the profiler
     has already keeps getting them too. Start and stop the profiler yourself. `root` is the file system root that the
     device is described from.
     """
+    inner = as_numpy_client(client)
     if profiler is None:
         profiler = Profiler()
     spool = Spool()
     profiler.sink = _tee(profiler.sink, spool.add)
-    return InstrumentedClient(client, profiler, spool, root)
+    return InstrumentedClient(inner, profiler, spool, root)
 
 
 def _tee(first: Sink | None, second: Sink) -> Sink:
@@ -208,8 +220,10 @@ def _outcome(num_examples: int, metrics: Mapping[str, object]) -> dict[str, int 
     return outcome
 
 
-def _tell_steps(span: Span, control: StepControl) -> None:
+def _tell_steps(phase: Phase, span: Span, control: StepControl) -> None:
     if not control.used:
+        if phase == "fit":  # its loop does not go through `steps`: nobody could have stopped it
+            span.set(stopped_by="unknown")
         return
     span.steps(control.durations_s, control.warmup_steps)
     span.set(steps_done=control.steps_done, stopped_by=control.stopped_by, cutoff_s=control.cutoff_s or 0.0)
@@ -218,9 +232,10 @@ def _tell_steps(span: Span, control: StepControl) -> None:
 
 
 def _flat_keys(phase: Phase, record: SpanRecord, control: StepControl) -> dict[str, Scalar]:
+    """Numbers alone, which any server can average."""
     known: dict[str, Scalar | None] = {
         "duration_s": record.duration_s,
-        **asdict(record.resources),
+        **{name: value for name, value in asdict(record.resources).items() if not isinstance(value, str)},
     }
     if record.total is not None:
         known |= {"energy_j": record.total.energy_j, "energy_err_j": record.total.energy_err_j}
@@ -232,6 +247,18 @@ def _flat_keys(phase: Phase, record: SpanRecord, control: StepControl) -> dict[s
             "cutoff_s": control.cutoff_s or 0.0,
         }
     return {f"{phase}.{name}": value for name, value in known.items() if value is not None}
+
+
+def _text_keys(phase: Phase, record: SpanRecord) -> dict[str, Scalar]:
+    """What the flat keys leave out: how training ended, and what kind of figure the energy is."""
+    known: dict[str, object] = {"throttling": record.resources.throttling}
+    if phase == "fit":
+        known["stopped_by"] = record.attributes.get("stopped_by")
+    if record.total is not None:
+        known["provenance"] = record.total.provenance.value
+        known["energy_scope"] = record.total.scope.value
+        known["energy_reason"] = record.total.reason
+    return {f"{phase}.{name}": value for name, value in known.items() if isinstance(value, str)}
 
 
 def _cutoff_s(config: Config) -> float | None:

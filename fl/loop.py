@@ -81,7 +81,7 @@ async def run_rounds(
     parameters: Parameters,
     rounds: Iterable[int],
     clock: Clock,
-    evaluate: Callable[[Parameters], tuple[float, float]] | None = None,
+    evaluate: Callable[[Parameters], tuple[float | None, float | None]] | None = None,
     min_clients: int = 1,
     wait_s: float = 60.0,
     observer: Observer | None = None,
@@ -90,7 +90,8 @@ async def run_rounds(
     """Train round by round, from `parameters` on; one result a round, as soon as it is over.
 
     `proxies` is asked anew before each phase, so clients may come and go. `evaluate` gives loss and accuracy (0..1) of
-    a global model; it runs in a thread. A call that fails is recorded in its round, and the round goes on without it.
+    a global model, None for what is not known; it runs in a thread. A call that fails is recorded in its round, and the
+    round goes on without it.
     `energies_of` gives the joules of fit calls, by device, that clients' own meters do not tell, for the strategy.
     Raises PreconditionError where fewer than `min_clients` clients are ready within `wait_s`.
     """

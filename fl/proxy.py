@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 from fl.messages import (
     EvaluateIns,
@@ -18,6 +18,7 @@ from fl.messages import (
 )
 from profiler.records import SpanRecord
 
+TensorEncoding = Literal["npy", "float32"]
 R_co = TypeVar("R_co", covariant=True)
 
 
@@ -57,11 +58,15 @@ class Answer(Generic[R_co]):
 
 @dataclass(frozen=True, slots=True)
 class ClientInfo:
-    """What a strategy may know of a client: who, on what, and what it told of itself."""
+    """What a strategy may know of a client: who, on what, and what it told of itself.
+
+    `tensors` is how its tensors are encoded: `npy`, or `float32` for Android's raw ones (`fl.wire.raw_tensors`).
+    """
 
     device: str
     processor: str = ""
     properties: Mapping[str, object] = field(default_factory=dict)
+    tensors: TensorEncoding = "npy"
 
 
 class ClientProxy(Protocol):

@@ -1,4 +1,4 @@
-"""The RPC server: every client that joins becomes a proxy. And `start_server`, in Flower's argument shape.
+"""The RPC server: every client that joins becomes a proxy. `fl.standalone` trains with them.
 
 Speaks Flower's legacy `grpc-bidi` transport: `/flwr.proto.FlowerService/Join`, raw bytes, strict ping-pong. Our own
 clients name their device in the gRPC metadata `fedmeter-device`; others are `client-1`, `client-2`, ...
@@ -10,9 +10,8 @@ import asyncio
 import itertools
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection
+from dataclasses import replace
 
 import grpc
 import grpc.aio
@@ -20,12 +19,10 @@ import grpc.aio
 from fl.calls import SharedEncoding
 from fl.grpc_proxy import GrpcProxy, StreamTransport
 from fl.instrument import TELEMETRY_KEY
-from fl.loop import Observer, RoundResult, run_rounds
-from fl.messages import Array, GetParametersIns, GetPropertiesIns, Parameters
-from fl.proxy import ClientInfo, ClientProxy
-from fl.strategy import Adjusted, Assignment, Strategy
+from fl.messages import GetPropertiesIns
+from fl.proxy import ClientInfo, ClientProxy, TensorEncoding
 from profiler.clock import Clock, SystemClock
-from profiler.errors import ClientFailure, PreconditionError, UsageError
+from profiler.errors import ClientFailure, PreconditionError
 
 SERVICE = "flwr.proto.FlowerService"
 METHOD = "Join"
@@ -50,6 +47,7 @@ class Server:
     """Accepts clients. `async with Server(...) as server:` starts it, and closes it without waiting for anybody.
 
     `describe` maps a device id to what is known of it beforehand, such as its processor's label.
+    `foreign_tensors` is how the tensors of clients are encoded that do not name their device.
     """
 
     def __init__(
@@ -60,6 +58,7 @@ class Server:
         describe: Callable[[str], ClientInfo] = ClientInfo,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         certificates: tuple[bytes, bytes, bytes] | None = None,
+        foreign_tensors: TensorEncoding = "npy",
     ) -> None:
         self.address = address
         self.port = 0
@@ -67,6 +66,7 @@ class Server:
         self._describe = describe
         self._max_message_bytes = max_message_bytes
         self._certificates = certificates
+        self._foreign_tensors: TensorEncoding = foreign_tensors
         self._encoding = SharedEncoding()
         self._connected: dict[str, GrpcProxy] = {}
         self._joined: set[GrpcProxy] = set()  # those of them that have been introduced
@@ -174,7 +174,7 @@ class Server:
             handler.add_done_callback(self._handlers.discard)
         device = await self._admit(context)
         stream = StreamTransport(context, self._clock)
-        proxy = GrpcProxy(self._describe(device), stream, self._encoding, context.peer())
+        proxy = GrpcProxy(self._info(device, context), stream, self._encoding, context.peer())
         self._connected[device] = proxy
         probing = asyncio.create_task(self._introduce(proxy, _device_of(context) is not None))
         reason = "the connection ended: the client was killed, left or lost its network"
@@ -183,6 +183,10 @@ class Server:
         finally:
             probing.cancel()
             self._drop(proxy, reason)
+
+    def _info(self, device: str, context: grpc.aio.ServicerContext[bytes, bytes]) -> ClientInfo:
+        info = self._describe(device)
+        return info if _device_of(context) is not None else replace(info, tensors=self._foreign_tensors)
 
     def _drop(self, proxy: GrpcProxy, reason: str) -> None:
         if self._connected.get(proxy.info.device) is proxy:
@@ -262,109 +266,3 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.keepalive_permit_without_calls", 0),
     ]
-
-
-# --- start_server ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ServerConfig:
-    """`round_timeout`: seconds that a client has for one call where the strategy sets none; None for no limit."""
-
-    num_rounds: int = 1
-    round_timeout: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """What the rounds gave, in order. Only `parameters`, the last global model, is kept of the models."""
-
-    rounds: list[RoundResult] = field(default_factory=list)
-    parameters: Parameters | None = None
-
-
-def start_server(
-    server_address: str = "127.0.0.1:8080",
-    *,
-    config: ServerConfig | None = None,
-    strategy: Strategy,
-    min_clients: int = 2,
-    initial_parameters: Sequence[Array] | None = None,
-    evaluate_fn: Callable[[Parameters], tuple[float, float]] | None = None,
-    grpc_max_message_length: int = MAX_MESSAGE_BYTES,
-    certificates: tuple[bytes, bytes, bytes] | None = None,
-    wait_s: float = 24 * 3600.0,
-    observer: Observer | None = None,
-) -> History:
-    """Train for some rounds with whoever joins, then send everybody home. Blocks until it is done.
-
-    `certificates` are the CA's, the server's own and its key, as PEM. Without initial parameters the first client is
-    asked for its own. `evaluate_fn` gives loss and accuracy of a global model. Raises PreconditionError where the
-    address cannot be used, or where fewer than `min_clients` come within `wait_s`.
-    """
-    settings = config or ServerConfig()
-    if settings.num_rounds < 1:
-        raise UsageError(f"num_rounds = {settings.num_rounds}: at least one round is needed.")
-    server_clock = SystemClock()
-
-    async def serve() -> History:
-        server = Server(
-            server_address,
-            clock=server_clock,
-            max_message_bytes=grpc_max_message_length,
-            certificates=certificates,
-        )
-        async with _until_farewell(server):
-            await server.wait_for(min_clients, wait_s)
-            rounds = run_rounds(
-                _with_timeout(strategy, settings.round_timeout),
-                server.proxies,
-                parameters=await _initial(initial_parameters, server),
-                rounds=range(1, settings.num_rounds + 1),
-                clock=server_clock,
-                evaluate=evaluate_fn,
-                min_clients=min_clients,
-                wait_s=wait_s,
-                observer=observer,
-            )
-            return await _collect(rounds)
-
-    return asyncio.run(serve())
-
-
-@asynccontextmanager
-async def _until_farewell(server: Server) -> AsyncIterator[None]:
-    await server.start()
-    try:
-        yield
-    finally:
-        await server.farewell()
-
-
-async def _collect(rounds: AsyncIterator[RoundResult]) -> History:
-    kept: list[RoundResult] = []
-    parameters: Parameters | None = None
-    async for result in rounds:
-        parameters = result.parameters
-        kept.append(replace(result, parameters=Parameters(())))
-        _log.info("round %d: %.1f s, accuracy %s", result.round, result.time_s, result.accuracy)
-    return History(kept, parameters)
-
-
-async def _initial(arrays: Sequence[Array] | None, server: Server) -> Parameters:
-    if arrays is not None:
-        return Parameters(tuple(arrays))
-    for proxy in server.proxies():
-        if proxy.is_ready:
-            answer = await proxy.get_parameters(GetParametersIns(), PROBE_DEADLINE_S)
-            return answer.result.parameters
-    raise PreconditionError("no client is left to give the initial parameters.", remedy="Pass initial_parameters.")
-
-
-def _with_timeout(strategy: Strategy, timeout_s: float | None) -> Strategy:
-    """A strategy whose calls without a deadline of their own get the server's."""
-
-    def limited(assignment: Assignment) -> Assignment:
-        return replace(assignment, deadline_s=timeout_s) if assignment.deadline_s is None else assignment
-
-    return Adjusted(strategy, limited)

@@ -54,6 +54,14 @@ class RecentQuantile:
         return self._sorted[math.ceil(QUANTILE * len(self._sorted)) - 1]
 
 
+class _Epoch:
+    """One loop over a loader. `has_loops`: it turned out to be around others, which count instead."""
+
+    def __init__(self, length: int | None) -> None:
+        self.length = length
+        self.has_loops = False
+
+
 class StepControl:
     """Times the steps of one fit and stops it before the step that would probably cross the cutoff.
 
@@ -76,6 +84,7 @@ class StepControl:
         self._clock = clock
         self._started_ns = clock.monotonic_ns()
         self._is_active = False
+        self._open: list[_Epoch] = []
         self._epochs_begun = 0
         self._steps_begun: int | None = 0  # in the epochs begun so far; None once a length is unknown
         self._epoch_steps = 0
@@ -94,6 +103,11 @@ class StepControl:
         finally:
             self._is_active = False
             _current.reset(token)
+
+    @property
+    def started_ns(self) -> int:
+        """From when the cutoff counts, on the control's clock."""
+        return self._started_ns
 
     @property
     def steps_done(self) -> int:
@@ -117,10 +131,15 @@ class StepControl:
 
     def iterate(self, loader: Iterable[T]) -> Iterator[T]:
         """One epoch. What `steps` does where this control is current."""
-        self._begin_epoch(loader)
+        epoch = self._begin_epoch(loader)
         if self.stopped_by == "cutoff":
             return
-        iterator = iter(loader)
+        try:
+            yield from self._batches(iter(loader), epoch)
+        finally:
+            self._open.remove(epoch)
+
+    def _batches(self, iterator: Iterator[T], epoch: _Epoch) -> Iterator[T]:
         while True:
             asked_ns = self._clock.monotonic_ns()
             if self._would_cross(asked_ns):
@@ -134,12 +153,28 @@ class StepControl:
             try:
                 yield batch
             finally:  # also where the loop is left early: the batch was handed out
-                self._finish_step(asked_ns)
+                if not epoch.has_loops:
+                    self._finish_step(asked_ns)
 
-    def _begin_epoch(self, loader: Iterable[T]) -> None:
+    def _begin_epoch(self, loader: Iterable[T]) -> _Epoch:
+        if self._open and not self._open[-1].has_loops:
+            self._take_back(self._open[-1])
+        epoch = _Epoch(_length(loader))
         self.used = True
         self._epochs_begun += 1
-        length = _length(loader)
+        self._plan(epoch.length)
+        if self.stopped_by != "cutoff":
+            self._open.append(epoch)
+        return epoch
+
+    def _take_back(self, outer: _Epoch) -> None:
+        """A loop around this one: of nested loops the innermost counts, for its body is the training step."""
+        outer.has_loops = True
+        self._epochs_begun -= 1
+        if self._steps_begun is not None and outer.length is not None:
+            self._steps_begun -= outer.length
+
+    def _plan(self, length: int | None) -> None:
         if length is None or self._steps_begun is None:
             self._steps_begun = None
         else:
@@ -191,8 +226,9 @@ class Steps(Generic[T]):
 def steps(loader: Iterable[T]) -> Steps[T]:
     """The batches of `loader`, each timed as one training step; fewer of them where the cutoff comes first.
 
-    Call it once an epoch, in the context (thread or task) in which `fit` was called. After a stop it yields nothing
-    more. The result has the loader's length, which progress bars ask for.
+    Call it once an epoch, in the context (thread or task) in which `fit` was called; in any other it only iterates. Of
+    nested loops the innermost counts. After a stop it yields nothing more. The result has the loader's length, which
+    progress bars ask for.
     """
     return Steps(loader)
 

@@ -23,7 +23,7 @@ from harness.launcher import JoinSpec, Launcher, launcher_class
 from harness.meter import HOST, HostMeter
 from harness.plan import Task
 from harness.progress import Progress
-from harness.recorder import TaskContext, round_rows
+from harness.recorder import IgnoredCutoffs, TaskContext, round_rows
 from harness.sessions import Sessions, dead_at_start
 from harness.store import Checkpoint, Done, Store
 from profiler.clock import Clock
@@ -74,6 +74,7 @@ class Engine:
         self._root = root
         self._devices = {device.id: device for device in spec.devices}
         self._told: dict[str, Mapping[str, object]] = {}  # what clients said of their machines
+        self._ignored = IgnoredCutoffs()
         self._shared = frozenset(device.id for device in spec.devices if launcher_class(device.launcher).shares_host)
         self._server = Server(spec.fleet.address, describe=self._describe)
 
@@ -115,7 +116,7 @@ class Engine:
 
     def _describe(self, device: str) -> ClientInfo:
         spec = self._devices.get(device)
-        return ClientInfo(device, spec.processor if spec else "")
+        return ClientInfo(device, spec.processor, tensors=spec.tensors) if spec else ClientInfo(device)
 
     def _joined(self) -> set[str]:
         return {proxy.info.device for proxy in self._server.proxies()}
@@ -235,8 +236,17 @@ class Engine:
                 row["detail"] = sessions.post_mortem(row["device"])
         self._append(rows)
         self._store.sync()
+        self._warn_of_cutoffs(result)
         self._store.write_checkpoint(task.id, Checkpoint(result.round, list(result.parameters.arrays), list(state)))
         self._progress.round_finished(task, rows[-1])
+
+    def _warn_of_cutoffs(self, result: RoundResult) -> None:
+        """A cutoff that nothing in a client obeys would be taken for one that was not needed."""
+        for device in self._ignored.new(result.calls):
+            self._progress.say(
+                f"{device}: was sent a cutoff but does not count its steps, so that nothing stops it; "
+                "let its training loop go through fl.steps"
+            )
 
     def _strategy(self, task: Task) -> Strategy:
         strategy = task_strategy(task, self._spec.experiment)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast, get_args
 
+from fl.proxy import TensorEncoding
 from harness.device import DeviceSpec
 from harness.launcher import launcher_class
 from harness.spec import Table, parse_toml, read_spec
@@ -85,6 +86,7 @@ def _expand(entry: Table, cores: int, first_shard: int) -> list[DeviceSpec]:
     config_keys: dict[str, str] = entry.take("config_keys", dict, {})
     if any(not isinstance(value, str) for value in [*require, *config_keys.values()]):
         raise SpecError(f"{entry.where}: 'require' and 'config_keys' hold strings.")
+    tensors = _tensors(entry)
     options = launcher_class(launcher, entry.where).read_options(entry)
     entry.finish()
     if count > 1 and "{n}" not in pattern:
@@ -98,9 +100,16 @@ def _expand(entry: Table, cores: int, first_shard: int) -> list[DeviceSpec]:
         if not _DEVICE_ID.fullmatch(id_):
             raise SpecError(f"{entry.where}: id '{id_}' may hold letters, digits, '.', '_' and '-' only, 64 at most.")
     return [
-        DeviceSpec(id_, launcher, processor, first_shard + n, tuple(require), config_keys, options)
+        DeviceSpec(id_, launcher, processor, first_shard + n, tuple(require), config_keys, options, tensors)
         for n, id_ in enumerate(ids)
     ]
+
+
+def _tensors(entry: Table) -> TensorEncoding:
+    given: str = entry.take("tensors", str, "npy")
+    if given not in get_args(TensorEncoding):
+        raise SpecError(f"{entry.where}: tensors = '{given}'; it is one of {', '.join(get_args(TensorEncoding))}.")
+    return cast(TensorEncoding, given)
 
 
 def _count(entry: Table, cores: int) -> int:

@@ -94,10 +94,43 @@ def _call_spans(context: TaskContext, result: RoundResult, call: CallRecord, ene
     for name, start_ns, end_ns, columns in _server_spans(result, call, call.answer.timing):
         row = {**_server_span(context, result, call, name), "start_ns": start_ns, **columns}
         row["duration_s"] = (end_ns - start_ns) / 1e9
+        if name == "call":
+            row |= _unwatched_columns(call)
         if shared:
             row |= energy.of(call.device, start_ns, end_ns).columns()
         rows.append(row)
     return rows
+
+
+def counts_no_steps(call: CallRecord) -> bool:
+    """Whether a fit was answered by a client whose training loop does not go through `fl.steps`."""
+    return call.call == "fit" and call.answer is not None and "fit.steps_done" not in call.answer.result.metrics
+
+
+def ignores_cutoff(call: CallRecord) -> bool:
+    """Whether it was sent a cutoff all the same, which nothing in it obeys."""
+    cutoff_s = call.config.get("cutoff_s")
+    return counts_no_steps(call) and isinstance(cutoff_s, (int, float)) and cutoff_s > 0
+
+
+class IgnoredCutoffs:
+    """Who was found to ignore its cutoff, so that a person is told of each device once."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def new(self, calls: Iterable[CallRecord]) -> list[str]:
+        """The devices of these calls that were not known to, in order."""
+        found = {call.device for call in calls if ignores_cutoff(call)} - self._known
+        self._known |= found
+        return sorted(found)
+
+
+def _unwatched_columns(call: CallRecord) -> Row:
+    if not counts_no_steps(call):
+        return {}
+    row: Row = {"stopped_by": "unknown"}
+    return row | {"attributes": {"cutoff_ignored": True}} if ignores_cutoff(call) else row
 
 
 def _device_base(context: TaskContext, result: RoundResult, call: CallRecord, span: SpanRecord) -> Row:
@@ -182,6 +215,7 @@ def _round_row(
         "n_failures": result.n_failures,
         "download_bytes": sum(call.answer.timing.request_bytes for call in result.calls if call.answer),
         "upload_bytes": sum(call.answer.timing.reply_bytes for call in result.calls if call.answer),
+        "telemetry_bytes": sum(call.answer.timing.telemetry_bytes for call in result.calls if call.answer),
     }
     devices = []
     for device in sorted(context.processors):

@@ -126,7 +126,7 @@ KINDS: dict[str, tuple[Column, ...]] = {
         ),
         _c("steps_done", "int", "1", "training steps done"),
         _c("steps_planned", "int", "1", "training steps that the epochs call for"),
-        _c("stopped_by", "str", "", "completed, cutoff or error"),
+        _c("stopped_by", "str", "", "completed, cutoff, error, or unknown where the client does not count its steps"),
         _c("cutoff_s", "float", "s", "the cutoff tau that applied; 0 or null for none"),
         _c("steps_s", "floats", "s", "duration of each step, decimated above 10,000"),
         _c("warmup_steps", "int", "1", "how many of the first steps_s are warm-up"),
@@ -170,6 +170,7 @@ KINDS: dict[str, tuple[Column, ...]] = {
         _c("other_energy_err_j", "float", "J", "expanded uncertainty of other_energy_j, k = 2"),
         _c("download_bytes", "int", "B", "server to clients"),
         _c("upload_bytes", "int", "B", "clients to server"),
+        _c("telemetry_bytes", "int", "B", "the part of upload_bytes that carries measurements, not the model"),
     ),
     "idle": (
         *_WALL,

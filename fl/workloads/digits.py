@@ -56,14 +56,7 @@ class Digits:
 
     def initial_parameters(self, seed: int) -> list[Array]:
         """Uniform in +-1/sqrt(fan_in) for weights and biases, as torch initialises these layers."""
-        rng = np.random.default_rng(seed)
-        arrays: list[Array] = []
-        bound = 0.0
-        for parameter in _model().parameters():
-            if parameter.ndim > 1:  # a layer's bias follows its weight and has the same fan-in
-                bound = 1 / math.sqrt(parameter[0].numel())
-            arrays.append(rng.uniform(-bound, bound, tuple(parameter.shape)).astype(np.float32))
-        return arrays
+        return _initial_parameters(seed)
 
     def evaluate(self, parameters: list[Array]) -> tuple[float, float]:
         model = _model()
@@ -113,6 +106,17 @@ def _is_test(labels: Array) -> Array:
     return is_test
 
 
+def _initial_parameters(seed: int) -> list[Array]:
+    rng = np.random.default_rng(seed)
+    arrays: list[Array] = []
+    bound = 0.0
+    for parameter in _model().parameters():
+        if parameter.ndim > 1:  # a layer's bias follows its weight and has the same fan-in
+            bound = 1 / math.sqrt(parameter[0].numel())
+        arrays.append(rng.uniform(-bound, bound, tuple(parameter.shape)).astype(np.float32))
+    return arrays
+
+
 class DigitsClient:
     """Trains on one shard by SGD with momentum; the order of examples follows from (seed, round, shard, epoch).
 
@@ -124,6 +128,7 @@ class DigitsClient:
         self._shard = shard
         self._model = _model()
         self._warm_up()
+        _set_parameters(self._model, _initial_parameters(0))  # what a server may ask it for, as Flower's does
 
     def _warm_up(self) -> None:
         """One step on a model of zeros: torch imports over a second's worth of modules with its first optimizer step.

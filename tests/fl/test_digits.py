@@ -145,6 +145,10 @@ def test_own_evaluation_is_of_the_own_shard(digits: Digits) -> None:
     assert same(client.get_parameters({}), digits.initial_parameters(0))
 
 
+def test_a_server_that_asks_for_the_first_model_gets_one_that_can_learn(digits: Digits) -> None:
+    assert same(digits.client(0, THIRDS).get_parameters({}), digits.initial_parameters(0))
+
+
 def test_the_proximal_term_holds_the_model_near_where_it_began() -> None:
     client = Digits().client(0, Partition(shards=4))
     start = Digits().initial_parameters(0)

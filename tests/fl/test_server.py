@@ -29,7 +29,8 @@ from fl.messages import (
     ReconnectIns,
 )
 from fl.proxy import ClientInfo
-from fl.server import Server, ServerConfig, start_server
+from fl.server import Server
+from fl.standalone import ServerConfig, start_server
 from fl.strategies.fedavg import FedAvg
 from fl.wire import codec
 from profiler.errors import ClientFailure, PreconditionError, UsageError
