@@ -148,6 +148,11 @@ class CallingProxy:
         return self._transport.lost is None and self._exchange is None
 
     @property
+    def is_overdue(self) -> bool:
+        """Whether the client owes an answer whose deadline has passed."""
+        return self._exchange is not None and self._is_abandoned
+
+    @property
     def lost(self) -> str | None:
         """Why this client is gone; None while it is connected."""
         return self._transport.lost

@@ -7,36 +7,42 @@ clients name their device in the gRPC metadata `fedmeter-device`; others are `cl
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import re
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import grpc
 import grpc.aio
 
+from fl.admission import Access, Caller, Gate, JoinRates, Refused
 from fl.calls import SharedEncoding
 from fl.grpc_proxy import GrpcProxy, StreamTransport
 from fl.instrument import TELEMETRY_KEY
 from fl.loop import Observer, RoundResult, run_rounds
-from fl.messages import Array, GetParametersIns, GetPropertiesIns, Parameters
+from fl.messages import Array, Config, GetParametersIns, GetPropertiesIns, Parameters
 from fl.proxy import ClientInfo, ClientProxy
+from fl.security import ServerSecurity, Triple, bind, check_binding
 from fl.strategy import Adjusted, Assignment, Strategy
 from profiler.clock import Clock, SystemClock
 from profiler.errors import ClientFailure, PreconditionError, UsageError
 
 SERVICE = "flwr.proto.FlowerService"
 METHOD = "Join"
-DEVICE_KEY = "fedmeter-device"
-DEVICE_PATTERN = re.compile(r"[\w@.:+-]{1,128}", re.ASCII)
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 MAX_CLIENTS = 1_000
 KEEPALIVE_MS = 210_000  # as Flower's: shorter pings are answered with GOAWAY by servers in between
 N_PROBES = 3  # of the clock offset, right after joining
 PROBE_DEADLINE_S = 10.0
 LIVENESS_DEADLINE_S = 2.0
+LATE_REPLY_S = 600.0
+SWEEP_S = 5.0
+HANDSHAKE_MS = 20_000
+IDLE_CONNECTION_MS = 60_000
+MAX_METADATA_BYTES = 16 * 1024
+MAX_PROPERTIES = 256
+MAX_PROPERTY_CHARS = 1_000
 FAREWELL_S = 10.0
 POLL_S = 0.02
 SETTLE_S = 1.0
@@ -44,6 +50,16 @@ SETTLE_S = 1.0
 _ALL_PROPERTIES = GetPropertiesIns({TELEMETRY_KEY: "full"})
 
 _log = logging.getLogger("fl")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may take. `late_reply_s`: how long it may owe an answer whose deadline has passed, before its
+    stream is ended; `probe_s`: how long until its first answer, likewise. It may come back either way."""
+
+    probe_s: float = PROBE_DEADLINE_S
+    late_reply_s: float = LATE_REPLY_S
+    joins: JoinRates = field(default_factory=JoinRates)
 
 
 class Server:
@@ -59,51 +75,54 @@ class Server:
         clock: Clock | None = None,
         describe: Callable[[str], ClientInfo] = ClientInfo,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
-        certificates: tuple[bytes, bytes, bytes] | None = None,
+        certificates: Triple | None = None,
+        access: Access | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.address = address
         self.port = 0
+        self.foreign_port = 0
         self._clock = clock or SystemClock()
         self._describe = describe
         self._max_message_bytes = max_message_bytes
-        self._certificates = certificates
+        self._access = access or Access(ServerSecurity(certificates))
+        self._limits = limits or Limits()
+        self._gate = Gate(self._access, self._clock, self._limits.joins)
         self._encoding = SharedEncoding()
         self._connected: dict[str, GrpcProxy] = {}
         self._joined: set[GrpcProxy] = set()  # those of them that have been introduced
-        self._anonymous = itertools.count(1)
+        self._ends: dict[GrpcProxy, asyncio.Future[Refused]] = {}
+        self._sweeper: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._handlers: set[asyncio.Task[object]] = set()
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> int:
-        """The bound port. Raises PreconditionError, naming the address, where it cannot be bound."""
+        """The bound port. Raises PreconditionError, naming the address, where it cannot be bound, or must not be:
+        plain text where other machines can read it."""
+        security = self._access.security
+        for address in self._addresses():
+            check_binding(address, has_tls=security.certificates is not None, insecure=self._access.insecure)
         server = grpc.aio.server(options=_options(self._max_message_bytes), maximum_concurrent_rpcs=MAX_CLIENTS)
         join = grpc.stream_stream_rpc_method_handler(self._join)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: join}),))
-        try:
-            self.port = self._bind(server)
-            if self.port == 0:
-                raise RuntimeError("the address is in use or not of this machine")
-        except RuntimeError:
-            raise PreconditionError(
-                f"{self.address}: cannot listen there: the port is in use, or the address is not this machine's.",
-                remedy="Choose another port, or end what uses it; port 0 takes any that is free.",
-            ) from None
+        self.port = bind(server, self.address, security)
+        if self._access.foreign_address is not None:
+            self.foreign_port = bind(server, self._access.foreign_address, replace(security, mutual=False))
         await server.start()
         self._server = server
+        self._sweeper = asyncio.create_task(self._sweep())
         return self.port
 
-    def _bind(self, server: grpc.aio.Server) -> int:
-        if self._certificates is None:
-            return int(server.add_insecure_port(self.address))
-        ca, certificate, key = self._certificates
-        credentials = grpc.ssl_server_credentials(
-            ((key, certificate),), root_certificates=ca, require_client_auth=False
-        )
-        return int(server.add_secure_port(self.address, credentials))
+    def _addresses(self) -> list[str]:
+        foreign = self._access.foreign_address
+        return [self.address] if foreign is None else [self.address, foreign]
 
     async def close(self) -> None:
         """End all streams at once."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
         if self._server is not None:
             await self._server.stop(grace=None)
             self._server = None
@@ -172,17 +191,49 @@ class Server:
         if (handler := asyncio.current_task()) is not None:
             self._handlers.add(handler)
             handler.add_done_callback(self._handlers.discard)
-        device = await self._admit(context)
+        caller = Caller.of(context.peer(), context.invocation_metadata() or (), context.auth_context())
+        try:
+            device = await self._admit(caller)
+        except Refused as refused:
+            _log.info("%s: refused: %s", caller.peer, refused)
+            await context.abort(refused.code, str(refused))
         stream = StreamTransport(context, self._clock)
-        proxy = GrpcProxy(self._describe(device), stream, self._encoding, context.peer())
+        proxy = GrpcProxy(self._describe(device), stream, self._encoding, caller.peer)
         self._connected[device] = proxy
-        probing = asyncio.create_task(self._introduce(proxy, _device_of(context) is not None))
+        ending = self._ends[proxy] = asyncio.get_running_loop().create_future()
+        probing = asyncio.create_task(self._introduce(proxy, bool(caller.devices)))
+        reading = asyncio.create_task(stream.run())
         reason = "the connection ended: the client was killed, left or lost its network"
         try:
-            await stream.run()
+            await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if ending.done():
+                reason = str(ending.result())
+                await context.abort(ending.result().code, reason)
+            await reading  # raises what it ended by
         finally:
             probing.cancel()
+            reading.cancel()
+            del self._ends[proxy]
             self._drop(proxy, reason)
+
+    def _end(self, proxy: GrpcProxy, reason: str) -> None:
+        """Have a stream aborted by its own handler; the client may come back."""
+        ending = self._ends.get(proxy)
+        if ending is not None and not ending.done():
+            ending.set_result(Refused(grpc.StatusCode.DEADLINE_EXCEEDED, reason))
+
+    async def _sweep(self) -> None:
+        """End the streams of clients that owe a late answer for too long: a reply that trickles never comes."""
+        limit_s = self._limits.late_reply_s
+        owing_since_ns: dict[GrpcProxy, int] = {}
+        while True:
+            await asyncio.sleep(min(SWEEP_S, limit_s / 4))
+            now_ns = self._clock.monotonic_ns()
+            overdue = [proxy for proxy in self._ends if proxy.is_overdue]
+            owing_since_ns = {proxy: owing_since_ns.get(proxy, now_ns) for proxy in overdue}
+            for proxy, since_ns in owing_since_ns.items():
+                if (now_ns - since_ns) / 1e9 >= limit_s:
+                    self._end(proxy, f"no answer for {limit_s:g} s after its deadline")
 
     def _drop(self, proxy: GrpcProxy, reason: str) -> None:
         if self._connected.get(proxy.info.device) is proxy:
@@ -197,37 +248,37 @@ class Server:
         if is_ours:
             try:
                 for question in (_ALL_PROPERTIES, *[GetPropertiesIns()] * (N_PROBES - 1)):
-                    answer = await proxy.get_properties(question, PROBE_DEADLINE_S)
-                    proxy.describe(answer.result.properties)
+                    answer = await proxy.get_properties(question, self._limits.probe_s)
+                    proxy.describe(_bounded(answer.result.properties))
             except ClientFailure as failure:
                 _log.info("probe: %s", failure)
+                if proxy.is_overdue:  # it has never said a word: it must not hold a name and a place
+                    self._end(proxy, f"no answer to the first question within {self._limits.probe_s:g} s")
+                    return
         if proxy.lost is None:
             proxy.on_change = self._notify
             self._joined.add(proxy)
             _log.info("%s: joined from %s", proxy.info.device, proxy.peer)
             self._notify()
 
-    async def _admit(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> str:
-        """The device id of a stream; a refused stream is aborted with the reason, which raises."""
-        device = _device_of(context)
-        if device is None:
-            return f"client-{next(self._anonymous)}"
-        if not DEVICE_PATTERN.fullmatch(device):
-            reason = f"{DEVICE_KEY} must be 1 to 128 letters, digits and @ . : + - _"
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
+    async def _admit(self, caller: Caller) -> str:
+        """The device id of a caller. Raises Refused."""
+        device = self._gate.admit(caller, self._connected)
         while (present := self._connected.get(device)) is not None:
             if await _is_alive(present):
                 reason = f"device {device} is connected already, from {present.peer}; give each client its own id"
-                await context.abort(grpc.StatusCode.ALREADY_EXISTS, reason)
+                raise Refused(grpc.StatusCode.ALREADY_EXISTS, reason)
             self._drop(present, "the device came back on a new connection")
         return device
 
 
-def _device_of(context: grpc.aio.ServicerContext[bytes, bytes]) -> str | None:
-    for key, value in context.invocation_metadata() or ():
-        if key == DEVICE_KEY:
-            return value if isinstance(value, str) else value.decode("latin-1")
-    return None
+def _bounded(properties: Config) -> Config:
+    """What is kept of what a client tells of itself, for as long as it is connected."""
+    kept = islice(properties.items(), MAX_PROPERTIES)
+    return {
+        key[:MAX_PROPERTY_CHARS]: value[:MAX_PROPERTY_CHARS] if isinstance(value, (str, bytes)) else value
+        for key, value in kept
+    }
 
 
 async def _is_alive(proxy: GrpcProxy) -> bool:
@@ -261,6 +312,10 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.keepalive_permit_without_calls", 0),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+        ("grpc.max_connection_idle_ms", IDLE_CONNECTION_MS),  # without a stream; it does not touch one that waits
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ]
 
 
@@ -292,15 +347,19 @@ def start_server(
     initial_parameters: Sequence[Array] | None = None,
     evaluate_fn: Callable[[Parameters], tuple[float, float]] | None = None,
     grpc_max_message_length: int = MAX_MESSAGE_BYTES,
-    certificates: tuple[bytes, bytes, bytes] | None = None,
+    certificates: Triple | None = None,
+    access: Access | None = None,
+    insecure: bool = False,
     wait_s: float = 24 * 3600.0,
     observer: Observer | None = None,
 ) -> History:
     """Train for some rounds with whoever joins, then send everybody home. Blocks until it is done.
 
-    `certificates` are the CA's, the server's own and its key, as PEM. Without initial parameters the first client is
-    asked for its own. `evaluate_fn` gives loss and accuracy of a global model. Raises PreconditionError where the
-    address cannot be used, or where fewer than `min_clients` come within `wait_s`.
+    `certificates` are the CA's, the server's own and its key, as PEM; without them an address that other machines can
+    reach is refused unless `insecure` is said. `access` says more precisely who may join, instead of both. Without
+    initial parameters the first client is asked for its own. `evaluate_fn` gives loss and accuracy of a global model.
+    Raises PreconditionError where the address cannot or must not be used, or where fewer than `min_clients` come within
+    `wait_s`.
     """
     settings = config or ServerConfig()
     if settings.num_rounds < 1:
@@ -312,7 +371,7 @@ def start_server(
             server_address,
             clock=server_clock,
             max_message_bytes=grpc_max_message_length,
-            certificates=certificates,
+            access=access or Access(ServerSecurity(certificates), insecure=insecure),
         )
         async with _until_farewell(server):
             await server.wait_for(min_clients, wait_s)
