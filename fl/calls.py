@@ -43,6 +43,7 @@ THREAD_BYTES = 1_000_000
 MAX_CACHED_MESSAGES = 8
 MAX_DECODING = 2  # at once: decoding holds a model three times (message, protobuf's own, arrays)
 MAX_LATE_SPANS = 1_000
+MAX_LATE_BYTES = 4 * 1024 * 1024  # of the records they came in; a span with its steps can be 80 kB
 _OWN_KEYS = frozenset({RECEIVED_KEY, HANDOVER_KEY, RECORD_KEY})
 
 _log = logging.getLogger("fl")
@@ -135,6 +136,7 @@ class CallingProxy:
         self._exchange: asyncio.Task[_Received] | None = None
         self._is_abandoned = False
         self._late_spans: list[SpanRecord] = []
+        self._late_bytes = 0
         self._offset = ClockOffset()
         self.n_late_replies = 0
         self.on_change: Callable[[], None] = lambda: None
@@ -187,6 +189,7 @@ class CallingProxy:
             raise ClientFailure(self._info.device, phase, reply.message or f"answered {reply.code.name}")
         late = tuple(self._late_spans)
         self._late_spans.clear()
+        self._late_bytes = 0
         return Answer(reply, self._timing(received), late + received.spans)
 
     async def _ask(self, phase: str, ins: Instruction, deadline_s: float | None) -> _Received:
@@ -224,10 +227,20 @@ class CallingProxy:
         self._exchange = None
         if self._is_abandoned and not task.cancelled() and task.exception() is None:
             self.n_late_replies += 1
-            self._late_spans += task.result().spans
-            del self._late_spans[:-MAX_LATE_SPANS]
             _log.info("%s: a late reply was dropped", self._info.device)
+            self._keep_late(task.result())
         self.on_change()
+
+    def _keep_late(self, received: _Received) -> None:
+        """Keep the measurement of a late reply for the next answer. One client can have only so much kept."""
+        record = received.own.get(RECORD_KEY)
+        n_bytes = len(record) if isinstance(record, bytes) else 0
+        n_spans = len(self._late_spans) + len(received.spans)
+        if n_spans > MAX_LATE_SPANS or self._late_bytes + n_bytes > MAX_LATE_BYTES:
+            _log.warning("%s: the measurement of a late reply is dropped: too many are waiting", self._info.device)
+            return
+        self._late_spans += received.spans
+        self._late_bytes += n_bytes
 
     def _read_spans(self, own: Config) -> tuple[SpanRecord, ...]:
         """A damaged measurement costs the measurement, not the update."""
