@@ -11,7 +11,8 @@ from typing import Any
 class DeviceSpec:
     """One device. `processor` is the label that a cutoff is keyed by; `options` belong to the launcher.
 
-    `shard` is the device's place in the fleet: it trains on that shard of the data.
+    `shard` is the device's place in the fleet: it trains on that shard of the data. A `foreign` device runs somebody
+    else's client, which nobody here starts and which tells neither its name nor a token.
     """
 
     id: str
@@ -21,3 +22,4 @@ class DeviceSpec:
     require: tuple[str, ...] = ()
     config_keys: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    foreign: bool = False
