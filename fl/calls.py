@@ -225,7 +225,9 @@ class CallingProxy:
 
     def _finished(self, task: asyncio.Task[_Received]) -> None:
         self._exchange = None
-        if self._is_abandoned and not task.cancelled() and task.exception() is None:
+        # Asked always: who awaited it may have been cancelled in the moment in which it failed.
+        error = None if task.cancelled() else task.exception()
+        if self._is_abandoned and not task.cancelled() and error is None:
             self.n_late_replies += 1
             _log.info("%s: a late reply was dropped", self._info.device)
             self._keep_late(task.result())
