@@ -41,9 +41,7 @@ from profiler.errors import WireError
 
 MAX_ENTRIES = 10_000  # of a config or of metrics
 MAX_KEY_CHARS = 1_000
-MAX_STRING_CHARS = (
-    100_000  # one value; a bytes value is bounded by the message, and a measurement has a bound of its own
-)
+MAX_STRING_CHARS = 100_000  # of one value; bytes are bounded by the message, a measurement has bounds of its own
 MAX_INT64 = 2**63 - 1
 MAX_UINT64 = 2**64 - 1
 MAX_TEXT_CHARS = 10_000  # of a status message
