@@ -38,8 +38,6 @@ PROBE_DEADLINE_S = 10.0
 LIVENESS_DEADLINE_S = 2.0
 LATE_REPLY_S = 600.0
 SWEEP_S = 5.0
-HANDSHAKE_MS = 20_000
-IDLE_CONNECTION_MS = 60_000
 MAX_METADATA_BYTES = 16 * 1024
 MAX_PROPERTIES = 256
 MAX_PROPERTY_CHARS = 1_000
@@ -54,9 +52,16 @@ _log = logging.getLogger("fl")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client may take. `late_reply_s`: how long it may owe an answer whose deadline has passed, before its
-    stream is ended; `probe_s`: how long until its first answer, likewise. It may come back either way."""
+    """What one client may take, and all together.
 
+    `handshake_s`: until a connection speaks HTTP/2, and TLS; `idle_s`: how long it may be without a stream; `probe_s`:
+    until a stream's first answer; `late_reply_s`: how long it may owe an answer whose deadline has passed. Who is cut
+    off may come back.
+    """
+
+    clients: int = MAX_CLIENTS
+    handshake_s: float = 20.0
+    idle_s: float = 60.0
     probe_s: float = PROBE_DEADLINE_S
     late_reply_s: float = LATE_REPLY_S
     joins: JoinRates = field(default_factory=JoinRates)
@@ -103,7 +108,9 @@ class Server:
         security = self._access.security
         for address in self._addresses():
             check_binding(address, has_tls=security.certificates is not None, insecure=self._access.insecure)
-        server = grpc.aio.server(options=_options(self._max_message_bytes), maximum_concurrent_rpcs=MAX_CLIENTS)
+        server = grpc.aio.server(
+            options=_options(self._max_message_bytes, self._limits), maximum_concurrent_rpcs=self._limits.clients
+        )
         join = grpc.stream_stream_rpc_method_handler(self._join)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: join}),))
         self.port = bind(server, self.address, security)
@@ -304,7 +311,7 @@ def _missing(wanted: int | Collection[str], ready: Collection[str]) -> str:
     return f"not ready: {', '.join(sorted(set(wanted) - set(ready)))}"
 
 
-def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+def _options(max_message_bytes: int, limits: Limits) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # else two servers share a port in silence
         ("grpc.max_send_message_length", max_message_bytes),
@@ -312,8 +319,11 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.keepalive_permit_without_calls", 0),
-        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
-        ("grpc.max_connection_idle_ms", IDLE_CONNECTION_MS),  # without a stream; it does not touch one that waits
+        ("grpc.server_handshake_timeout_ms", round(limits.handshake_s * 1e3)),
+        (
+            "grpc.max_connection_idle_ms",
+            round(limits.idle_s * 1e3),
+        ),  # without a stream; it does not touch one that waits
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ]

@@ -467,6 +467,50 @@ def test_connections_that_never_speak_do_not_keep_others_out(raw_clients: list[R
     run(test())
 
 
+def test_a_connection_that_does_not_speak_or_opens_no_stream_is_closed() -> None:
+    settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+    def closed_within(port: int, timeout_s: float, greeting: bytes) -> bool:
+        with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
+            connection.sendall(greeting)
+            try:
+                while connection.recv(4096):
+                    pass
+            except TimeoutError:
+                return False
+            except ConnectionResetError:
+                pass
+            return True
+
+    async def test() -> None:
+        async with Server(limits=Limits(handshake_s=0.3, idle_s=0.3)) as server:
+            for greeting in (b"", settings):
+                assert await asyncio.to_thread(closed_within, server.port, 5.0, greeting)
+        async with Server() as server:
+            assert not await asyncio.to_thread(closed_within, server.port, 1.0, settings), (
+                "it was the limit that closed it"
+            )
+
+    run(test())
+
+
+def test_more_clients_than_there_are_places_are_refused_and_may_come_when_one_is_free(
+    raw_clients: list[RawClient],
+) -> None:
+    async def test() -> None:
+        async with Server(limits=Limits(clients=2)) as server:
+            raw_clients.extend(RawClient(server.port) for _ in range(2))
+            await server.wait_for(2, 5.0)
+            raw_clients.append(RawClient(server.port))
+            code, _ = await raw_clients[2].refused()
+            assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            raw_clients[0].close()
+            await until(lambda: len(server.proxies()) == 1)
+            await is_served(server, raw_clients)
+
+    run(test())
+
+
 def test_giant_metadata_is_refused_before_it_is_a_client(raw_clients: list[RawClient]) -> None:
     async def test() -> None:
         async with Server() as server:
