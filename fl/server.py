@@ -151,6 +151,11 @@ class Server:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    @property
+    def n_streams(self) -> int:
+        """How many streams are open, those of refused, unknown and replaced clients too."""
+        return len(self._handlers)
+
     def proxies(self) -> list[ClientProxy]:
         """All connected clients, ready or not, by device id."""
         return sorted(self._joined, key=lambda proxy: proxy.info.device)
@@ -275,7 +280,9 @@ class Server:
             if await _is_alive(present):
                 reason = f"device {device} is connected already, from {present.peer}; give each client its own id"
                 raise Refused(grpc.StatusCode.ALREADY_EXISTS, reason)
-            self._drop(present, "the device came back on a new connection")
+            reason = "the device came back on a new connection"
+            self._drop(present, reason)
+            self._end(present, reason)  # else its stream would stay, known to nobody, as long as the other side likes
         return device
 
 

@@ -410,6 +410,27 @@ def test_a_stream_that_never_answers_its_first_question_ends_and_gives_its_name_
     run(test())
 
 
+def test_a_stream_whose_device_came_back_on_another_is_ended(raw_clients: list[RawClient]) -> None:
+    async def test() -> None:
+        async with Server() as server:
+            dead = RawClient(server.port, "pi")
+            raw_clients.append(dead)
+            await answer_probes(dead)
+            await server.wait_for({"pi"}, 5.0)
+            again = RawClient(server.port, "pi")
+            raw_clients.append(again)
+            await answer_probes(again)
+            await dead.receive()  # whether it is alive: it does not say
+            code, details = await asyncio.wait_for(dead.refused(), 5.0)
+            assert (code, details) == (
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                "the device came back on a new connection",
+            )
+            await until(lambda: server.n_streams == 1)
+
+    run(test())
+
+
 def test_a_reply_that_trickles_stalls_nobody_and_is_cut_off(raw_clients: list[RawClient]) -> None:
     async def test() -> None:
         async with Server(limits=Limits(late_reply_s=0.6)) as server:
@@ -589,7 +610,7 @@ def test_one_that_joins_again_and_again_is_told_to_come_more_slowly(raw_clients:
                 if n < 3:
                     await client.receive()
                     client.close()
-                    await until(lambda: not server._connected)
+                    await until(lambda: server.n_streams == 0)
                 else:
                     code, details = await client.refused()
                     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
