@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.engine import Engine
+from harness.engine import Engine, access
 from harness.host import available_cores, git_state, host_facts, versions
 from harness.init import init
 from harness.job import Job, new_job, resumed_job
@@ -108,6 +108,7 @@ def _main(args: argparse.Namespace) -> int:
         return _finish(args, job, job.resume)
     if not args.sysfs_root.is_dir():
         raise UsageError(f"--sysfs-root {args.sysfs_root} is not a folder.")
+    access(job.spec)  # a certificate that is missing or has expired must show before there is a results folder
     clock = SystemClock()
     probes = probe_sensors(args.sysfs_root, clock)
     if args.check:

@@ -19,6 +19,7 @@ from harness.device import DeviceSpec
 from harness.engine import message_bound
 from harness.fleet import FleetSpec, parse_fleet
 from harness.launchers.foreign import ForeignLauncher
+from harness.run import main
 from harness.sessions import Sessions
 from profiler.errors import SpecError
 from tests.harness.running import Bench, environment, module, wait_until
@@ -89,6 +90,19 @@ def test_a_message_is_bounded_by_the_model() -> None:
     assert 16 * 2**20 < small < 64 * 2**20, "a measurement fits"
     assert message_bound([np.zeros(10_000_000, np.float32)]) == small + 4 * (40_000_000 - 40)
     assert message_bound([np.broadcast_to(np.float32(0), (2**31,))]) == 2**31 - 1
+
+
+@pytest.mark.parametrize("more", [[], ["--check"]])
+def test_a_folder_that_is_not_there_is_told_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fleet.toml").write_text(f'name = "x"\n[server]\ntls = "keys"\n{DEVICE}')
+    assert main(["fleet.toml", *more]) == 3
+    assert "ca.pem cannot be read: No such file" in capsys.readouterr().err
+    assert main(["fleet.toml", "--insecure"]) == 2
+    assert "contradict" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["fleet.toml"]
 
 
 @pytest.mark.serial
