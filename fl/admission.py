@@ -51,8 +51,8 @@ class Access:
 class JoinRates:
     """How often one address, and one device, may join: at once, and then each second. A fleet may share an address."""
 
-    address_burst: int = 1_000
-    address_per_s: float = 10.0
+    address_burst: int = 2_000
+    address_per_s: float = 50.0
     device_burst: int = 60
     device_per_s: float = 1.0
 
