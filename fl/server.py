@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -97,7 +97,7 @@ class Server:
         self._encoding = SharedEncoding()
         self._connected: dict[str, GrpcProxy] = {}
         self._joined: set[GrpcProxy] = set()  # those of them that have been introduced
-        self._ends: dict[GrpcProxy, asyncio.Future[Refused]] = {}
+        self._contexts: dict[GrpcProxy, grpc.aio.ServicerContext[bytes, bytes]] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._handlers: set[asyncio.Task[object]] = set()
@@ -204,6 +204,8 @@ class Server:
         if (handler := asyncio.current_task()) is not None:
             self._handlers.add(handler)
             handler.add_done_callback(self._handlers.discard)
+        # At once, not with the first message: an abort while that is under way would send it again, which gRPC refuses.
+        await context.send_initial_metadata(())
         caller = Caller.of(context.peer(), context.invocation_metadata() or (), context.auth_context())
         try:
             device = await self._admit(caller)
@@ -213,27 +215,25 @@ class Server:
         stream = StreamTransport(context, self._clock)
         proxy = GrpcProxy(self._describe(device), stream, self._encoding, caller.peer)
         self._connected[device] = proxy
-        ending = self._ends[proxy] = asyncio.get_running_loop().create_future()
+        self._contexts[proxy] = context
         probing = asyncio.create_task(self._introduce(proxy, bool(caller.devices)))
-        reading = asyncio.create_task(stream.run())
         reason = "the connection ended: the client was killed, left or lost its network"
         try:
-            await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if ending.done():
-                reason = str(ending.result())
-                await context.abort(ending.result().code, reason)
-            await reading  # raises what it ended by
+            with suppress(grpc.aio.UsageError, grpc.aio.InternalError):  # it was being ended already, by us or by them
+                await stream.run()
         finally:
             probing.cancel()
-            reading.cancel()
-            del self._ends[proxy]
+            del self._contexts[proxy]
             self._drop(proxy, reason)
 
     def _end(self, proxy: GrpcProxy, reason: str) -> None:
-        """Have a stream aborted by its own handler; the client may come back."""
-        ending = self._ends.get(proxy)
-        if ending is not None and not ending.done():
-            ending.set_result(Refused(grpc.StatusCode.DEADLINE_EXCEEDED, reason))
+        """Abort a stream from outside its handler, which then sees its end; the client may come back."""
+        proxy.break_off(reason)
+        context = self._contexts.get(proxy)
+        if context is not None:
+            task = asyncio.create_task(_abort(context, reason))
+            self._handlers.add(task)
+            task.add_done_callback(self._handlers.discard)
 
     async def _sweep(self) -> None:
         """End the streams of clients that owe a late answer for too long: a reply that trickles never comes."""
@@ -242,7 +242,7 @@ class Server:
         while True:
             await asyncio.sleep(min(SWEEP_S, limit_s / 4))
             now_ns = self._clock.monotonic_ns()
-            overdue = [proxy for proxy in self._ends if proxy.is_overdue]
+            overdue = [proxy for proxy in self._contexts if proxy.is_overdue]
             owing_since_ns = {proxy: owing_since_ns.get(proxy, now_ns) for proxy in overdue}
             for proxy, since_ns in owing_since_ns.items():
                 if (now_ns - since_ns) / 1e9 >= limit_s:
@@ -285,6 +285,11 @@ class Server:
             self._drop(present, reason)
             self._end(present, reason)  # else its stream would stay, known to nobody, as long as the other side likes
         return device
+
+
+async def _abort(context: grpc.aio.ServicerContext[bytes, bytes], reason: str) -> None:
+    with suppress(grpc.aio.BaseError):  # how abort returns, and that another was first, or the client's end
+        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, reason)
 
 
 def _bounded(properties: Config) -> Config:

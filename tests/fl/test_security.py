@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import queue
 import socket
 import stat
 import time
@@ -275,11 +276,14 @@ def _told(port: int, device: str | None, security: ClientSecurity, host: str = "
     if security.token is not None:
         metadata.append(bearer(security.token))
     with grpc.secure_channel(f"{host}:{port}", credentials, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        call = channel.stream_stream(JOIN)(iter([]), metadata=metadata, timeout=5.0)
+        open_end: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        call = channel.stream_stream(JOIN)(iter(open_end.get, None), metadata=metadata, timeout=20.0)
         try:
             next(call)
         except grpc.RpcError as error:
             return error.code()
+        finally:
+            open_end.put(None)
         return None
 
 
