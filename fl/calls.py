@@ -47,6 +47,7 @@ MAX_DECODING = 2  # at once: decoding holds a model three times (message, protob
 MAX_LATE_SPANS = 1_000
 TENSORS_KEY = "fedmeter.tensors"
 MEASURED_PREFIXES = ("fit.", "evaluate.")
+MAX_LATE_BYTES = 4 * 1024 * 1024  # of the records they came in; a span with its steps can be 80 kB
 _OWN_KEYS = frozenset({RECEIVED_KEY, HANDOVER_KEY, RECORD_KEY})
 
 _log = logging.getLogger("fl")
@@ -139,6 +140,7 @@ class CallingProxy:
         self._exchange: asyncio.Task[_Received] | None = None
         self._is_abandoned = False
         self._late_spans: list[SpanRecord] = []
+        self._late_bytes = 0
         self._offset = ClockOffset()
         self.n_late_replies = 0
         self.on_change: Callable[[], None] = lambda: None
@@ -150,6 +152,11 @@ class CallingProxy:
     @property
     def is_ready(self) -> bool:
         return self._transport.lost is None and self._exchange is None
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the client owes an answer whose deadline has passed."""
+        return self._exchange is not None and self._is_abandoned
 
     @property
     def lost(self) -> str | None:
@@ -188,6 +195,7 @@ class CallingProxy:
             raise ClientFailure(self._info.device, phase, reply.message or f"answered {reply.code.name}")
         late = tuple(self._late_spans)
         self._late_spans.clear()
+        self._late_bytes = 0
         return Answer(reply, self._timing(received), late + received.spans)
 
     async def _ask(self, phase: str, ins: Instruction, deadline_s: float | None) -> _Received:
@@ -225,12 +233,24 @@ class CallingProxy:
 
     def _finished(self, task: asyncio.Task[_Received]) -> None:
         self._exchange = None
-        if self._is_abandoned and not task.cancelled() and task.exception() is None:
+        # Asked always: who awaited it may have been cancelled in the moment in which it failed.
+        error = None if task.cancelled() else task.exception()
+        if self._is_abandoned and not task.cancelled() and error is None:
             self.n_late_replies += 1
-            self._late_spans += task.result().spans
-            del self._late_spans[:-MAX_LATE_SPANS]
             _log.info("%s: a late reply was dropped", self._info.device)
+            self._keep_late(task.result())
         self.on_change()
+
+    def _keep_late(self, received: _Received) -> None:
+        """Keep the measurement of a late reply for the next answer. One client can have only so much kept."""
+        record = received.own.get(RECORD_KEY)
+        n_bytes = len(record) if isinstance(record, bytes) else 0
+        n_spans = len(self._late_spans) + len(received.spans)
+        if n_spans > MAX_LATE_SPANS or self._late_bytes + n_bytes > MAX_LATE_BYTES:
+            _log.warning("%s: the measurement of a late reply is dropped: too many are waiting", self._info.device)
+            return
+        self._late_spans += received.spans
+        self._late_bytes += n_bytes
 
     def _read_spans(self, own: Config) -> tuple[SpanRecord, ...]:
         """A damaged measurement costs the measurement, not the update."""

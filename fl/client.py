@@ -24,6 +24,16 @@ import grpc
 from fl.instrument import InstrumentedClient, instrument
 from fl.messages import ReconnectIns
 from fl.responder import Responder
+from fl.security import (
+    DEVICE_KEY,
+    FOLDER_VARIABLE,
+    ClientSecurity,
+    bearer,
+    channel_credentials,
+    check_token_way,
+    client_security,
+    is_loopback,
+)
 from fl.workload import Partition, load_workload
 from profiler.clock import Clock, SystemClock
 from profiler.combined import combined
@@ -33,7 +43,6 @@ from profiler.sensor import ask, best, discover
 from profiler.span import Profiler
 
 JOIN = "/flwr.proto.FlowerService/Join"
-DEVICE_KEY = "fedmeter-device"
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 MAX_WAIT_S = 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S, PAUSE_GROWTH = 0.1, 5.0, 1.6
@@ -70,6 +79,7 @@ def start_client(
     grpc_max_message_length: int = MAX_MESSAGE_BYTES,
     root_certificates: bytes | str | Path | None = None,
     insecure: bool | None = None,
+    security: ClientSecurity | None = None,
     max_wait_s: float = MAX_WAIT_S,
     clock: Clock | None = None,
 ) -> None:
@@ -79,15 +89,21 @@ def start_client(
     is Flower's name for `max_wait_s`, and `max_retries` bounds the attempts in a row that find no server.
 
     `device` names this client; without it the server makes up a name, as for Flower's clients. `root_certificates`
-    (PEM, or a path to it) or `insecure=False` ask for TLS. `max_wait_s` bounds the time without any server, at the
+    (PEM, or a path to it) or `insecure=False` ask for TLS; `security` instead of them brings certificate and token
+    too. `max_wait_s` bounds the time without any server, at the
     start and after each broken connection. The profiler is started and stopped here.
 
-    Raises UsageError for what is not supported, PreconditionError where no server answers in time, DeviceError where
-    one refuses, WireError where it does not speak the protocol.
+    Raises UsageError for what is not supported and where the ways to ask for TLS contradict each other,
+    PreconditionError where no server answers in time or a token would go in plain text to another machine, DeviceError
+    where one refuses, WireError where it does not speak the protocol.
     """
     _refuse(client, client_fn, transport, authentication_keys)
     instrumented = client if isinstance(client, InstrumentedClient) else instrument(client, profiler)
-    connection = _Connection(server_address, device, _credentials(root_certificates, insecure), grpc_max_message_length)
+    token = None if security is None else security.token
+    credentials = _credentials(root_certificates, insecure, security)
+    if token is not None:
+        check_token_way(server_address, has_tls=credentials is not None)
+    connection = _Connection(server_address, _metadata(device, token), credentials, grpc_max_message_length)
     wait_s = max_wait_s if max_wait_time is None else max_wait_time
     with instrumented.profiler:
         _serve(connection, instrumented, _BackOff(wait_s, clock or SystemClock(), max_retries))
@@ -168,11 +184,15 @@ class _Connection:
     """One stream after another to one server."""
 
     def __init__(
-        self, address: str, device: str, credentials: grpc.ChannelCredentials | None, max_message_bytes: int
+        self,
+        address: str,
+        metadata: tuple[tuple[str, str], ...],
+        credentials: grpc.ChannelCredentials | None,
+        max_message_bytes: int,
     ) -> None:
         self.address = address
         self._credentials = credentials
-        self._metadata = ((DEVICE_KEY, device),) if device else ()
+        self._metadata = metadata
         self._options = [
             ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.max_receive_message_length", max_message_bytes),
@@ -181,6 +201,8 @@ class _Connection:
             ("grpc.max_reconnect_backoff_ms", 1000),
             ("grpc.use_local_subchannel_pool", 1),
         ]
+        if credentials is None and is_loopback(address):
+            self._options.append(("grpc.enable_http_proxy", 0))  # else `http_proxy` takes what is meant for ourselves
 
     def run(self, client: InstrumentedClient, on_instruction: Callable[[], None]) -> ReconnectIns | None:
         """Join and answer until told to leave; None where the server ended the stream without a word.
@@ -227,8 +249,19 @@ def _part(instructions: grpc.Call, replies: queue.SimpleQueue[bytes | None]) -> 
         timer.cancel()
 
 
-def _credentials(root_certificates: bytes | str | Path | None, insecure: bool | None) -> grpc.ChannelCredentials | None:
+def _metadata(device: str, token: str | None) -> tuple[tuple[str, str], ...]:
+    named = ((DEVICE_KEY, device),) if device else ()
+    return named if token is None else (*named, bearer(token))
+
+
+def _credentials(
+    root_certificates: bytes | str | Path | None, insecure: bool | None, security: ClientSecurity | None
+) -> grpc.ChannelCredentials | None:
     """As Flower: certificates mean TLS, `insecure=False` alone means TLS with the system's roots."""
+    if security is not None and security.root_certificates is not None:
+        if root_certificates is not None or insecure:
+            raise UsageError("security brings TLS; leave out root_certificates and insecure.")
+        return channel_credentials(security)
     if root_certificates is None:
         return grpc.ssl_channel_credentials() if insecure is False else None
     if insecure:
@@ -281,6 +314,7 @@ def _run(arguments: argparse.Namespace) -> None:
         instrument(client, profiler, root=root),
         device=arguments.device,
         root_certificates=arguments.root_certificates,
+        security=client_security(Path(arguments.tls)) if arguments.tls else None,
         max_wait_s=arguments.max_wait,
     )
 
@@ -317,6 +351,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sysfs-root", default="/", metavar="DIR", help="file system root that sensors read below")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads that training uses")
     parser.add_argument("--root-certificates", metavar="PEM", help="talk TLS and trust this file")
+    parser.add_argument(
+        "--tls",
+        default=os.environ.get(FOLDER_VARIABLE),
+        metavar="DIR",
+        help=f"talk TLS with the ca.pem, client.pem, client.key and token in DIR (default: ${FOLDER_VARIABLE})",
+    )
     parser.add_argument("--max-wait", type=float, default=MAX_WAIT_S, metavar="S", help="seconds to wait for a server")
     parser.add_argument("-v", "--verbose", action="store_true")
     return parser

@@ -7,33 +7,39 @@ clients name their device in the gRPC metadata `fedmeter-device`; others are `cl
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import re
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import grpc
 import grpc.aio
 
+from fl.admission import Access, Caller, Gate, JoinRates, Refused
 from fl.calls import SharedEncoding
 from fl.grpc_proxy import GrpcProxy, StreamTransport
 from fl.instrument import TELEMETRY_KEY
-from fl.messages import GetPropertiesIns
+from fl.messages import Config, GetPropertiesIns
 from fl.proxy import ClientInfo, ClientProxy, TensorEncoding
+from fl.security import ServerSecurity, Triple, bind, check_binding
 from profiler.clock import Clock, SystemClock
 from profiler.errors import ClientFailure, PreconditionError
 
 SERVICE = "flwr.proto.FlowerService"
 METHOD = "Join"
-DEVICE_KEY = "fedmeter-device"
-DEVICE_PATTERN = re.compile(r"[\w@.:+-]{1,128}", re.ASCII)
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 MAX_CLIENTS = 1_000
 KEEPALIVE_MS = 210_000  # as Flower's: shorter pings are answered with GOAWAY by servers in between
 N_PROBES = 3  # of the clock offset, right after joining
 PROBE_DEADLINE_S = 10.0
+FIRST_ANSWER_S = 30.0  # a thousand clients that start at once on two cores need some of it
 LIVENESS_DEADLINE_S = 2.0
+LATE_REPLY_S = 600.0
+SWEEP_S = 5.0
+MAX_METADATA_BYTES = 16 * 1024
+MAX_PROPERTIES = 256
+MAX_PROPERTY_CHARS = 1_000
 FAREWELL_S = 10.0
 POLL_S = 0.02
 SETTLE_S = 1.0
@@ -41,6 +47,23 @@ SETTLE_S = 1.0
 _ALL_PROPERTIES = GetPropertiesIns({TELEMETRY_KEY: "full"})
 
 _log = logging.getLogger("fl")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may take, and all together.
+
+    `handshake_s`: until a connection speaks HTTP/2, and TLS; `idle_s`: how long it may be without a stream; `probe_s`:
+    until a stream's first answer; `late_reply_s`: how long it may owe an answer whose deadline has passed. Who is cut
+    off may come back.
+    """
+
+    clients: int = MAX_CLIENTS
+    handshake_s: float = 20.0
+    idle_s: float = 60.0
+    probe_s: float = FIRST_ANSWER_S
+    late_reply_s: float = LATE_REPLY_S
+    joins: JoinRates = field(default_factory=JoinRates)
 
 
 class Server:
@@ -57,53 +80,58 @@ class Server:
         clock: Clock | None = None,
         describe: Callable[[str], ClientInfo] = ClientInfo,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
-        certificates: tuple[bytes, bytes, bytes] | None = None,
+        certificates: Triple | None = None,
+        access: Access | None = None,
+        limits: Limits | None = None,
         foreign_tensors: TensorEncoding = "npy",
     ) -> None:
         self.address = address
         self.port = 0
+        self.foreign_port = 0
         self._clock = clock or SystemClock()
         self._describe = describe
         self._max_message_bytes = max_message_bytes
-        self._certificates = certificates
+        self._access = access or Access(ServerSecurity(certificates))
+        self._limits = limits or Limits()
+        self._gate = Gate(self._access, self._clock, self._limits.joins)
         self._foreign_tensors: TensorEncoding = foreign_tensors
         self._encoding = SharedEncoding()
         self._connected: dict[str, GrpcProxy] = {}
         self._joined: set[GrpcProxy] = set()  # those of them that have been introduced
-        self._anonymous = itertools.count(1)
+        self._contexts: dict[GrpcProxy, grpc.aio.ServicerContext[bytes, bytes]] = {}
+        self._sweeper: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._handlers: set[asyncio.Task[object]] = set()
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> int:
-        """The bound port. Raises PreconditionError, naming the address, where it cannot be bound."""
-        server = grpc.aio.server(options=_options(self._max_message_bytes), maximum_concurrent_rpcs=MAX_CLIENTS)
+        """The bound port. Raises PreconditionError, naming the address, where it cannot be bound, or must not be:
+        plain text where other machines can read it."""
+        security = self._access.security
+        for address in self._addresses():
+            check_binding(address, has_tls=security.certificates is not None, insecure=self._access.insecure)
+        server = grpc.aio.server(
+            options=_options(self._max_message_bytes, self._limits), maximum_concurrent_rpcs=self._limits.clients
+        )
         join = grpc.stream_stream_rpc_method_handler(self._join)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: join}),))
-        try:
-            self.port = self._bind(server)
-            if self.port == 0:
-                raise RuntimeError("the address is in use or not of this machine")
-        except RuntimeError:
-            raise PreconditionError(
-                f"{self.address}: cannot listen there: the port is in use, or the address is not this machine's.",
-                remedy="Choose another port, or end what uses it; port 0 takes any that is free.",
-            ) from None
+        self.port = bind(server, self.address, security)
+        if self._access.foreign_address is not None:
+            self.foreign_port = bind(server, self._access.foreign_address, replace(security, mutual=False))
         await server.start()
         self._server = server
+        self._sweeper = asyncio.create_task(self._sweep())
         return self.port
 
-    def _bind(self, server: grpc.aio.Server) -> int:
-        if self._certificates is None:
-            return int(server.add_insecure_port(self.address))
-        ca, certificate, key = self._certificates
-        credentials = grpc.ssl_server_credentials(
-            ((key, certificate),), root_certificates=ca, require_client_auth=False
-        )
-        return int(server.add_secure_port(self.address, credentials))
+    def _addresses(self) -> list[str]:
+        foreign = self._access.foreign_address
+        return [self.address] if foreign is None else [self.address, foreign]
 
     async def close(self) -> None:
         """End all streams at once."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
         if self._server is not None:
             await self._server.stop(grace=None)
             self._server = None
@@ -124,6 +152,11 @@ class Server:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    @property
+    def n_streams(self) -> int:
+        """How many streams are open, those of refused, unknown and replaced clients too."""
+        return len(self._handlers)
 
     def proxies(self) -> list[ClientProxy]:
         """All connected clients, ready or not, by device id."""
@@ -172,21 +205,55 @@ class Server:
         if (handler := asyncio.current_task()) is not None:
             self._handlers.add(handler)
             handler.add_done_callback(self._handlers.discard)
-        device = await self._admit(context)
+        # At once, not with the first message: an abort while that is under way would send it again, which gRPC refuses.
+        await context.send_initial_metadata(())
+        caller = Caller.of(context.peer(), context.invocation_metadata() or (), context.auth_context())
+        try:
+            device = await self._admit(caller)
+        except Refused as refused:
+            _log.info("%s: refused: %s", caller.peer, refused)
+            await context.abort(refused.code, str(refused))
         stream = StreamTransport(context, self._clock)
-        proxy = GrpcProxy(self._info(device, context), stream, self._encoding, context.peer())
+        proxy = GrpcProxy(self._info(device, caller), stream, self._encoding, caller.peer)
         self._connected[device] = proxy
-        probing = asyncio.create_task(self._introduce(proxy, _device_of(context) is not None))
+        self._contexts[proxy] = context
+        probing = asyncio.create_task(self._introduce(proxy, bool(caller.devices)))
         reason = "the connection ended: the client was killed, left or lost its network"
         try:
-            await stream.run()
+            with suppress(grpc.aio.UsageError, grpc.aio.InternalError):  # it was being ended already, by us or by them
+                await stream.run()
         finally:
             probing.cancel()
+            del self._contexts[proxy]
             self._drop(proxy, reason)
 
-    def _info(self, device: str, context: grpc.aio.ServicerContext[bytes, bytes]) -> ClientInfo:
+    def _info(self, device: str, caller: Caller) -> ClientInfo:
+        """What is known of a client. The choice for clients without a name is for those that nobody described."""
         info = self._describe(device)
-        return info if _device_of(context) is not None else replace(info, tensors=self._foreign_tensors)
+        is_open = not caller.devices and info.tensors == "npy"
+        return replace(info, tensors=self._foreign_tensors) if is_open else info
+
+    def _end(self, proxy: GrpcProxy, reason: str) -> None:
+        """Abort a stream from outside its handler, which then sees its end; the client may come back."""
+        proxy.break_off(reason)
+        context = self._contexts.get(proxy)
+        if context is not None:
+            task = asyncio.create_task(_abort(context, reason))
+            self._handlers.add(task)
+            task.add_done_callback(self._handlers.discard)
+
+    async def _sweep(self) -> None:
+        """End the streams of clients that owe a late answer for too long: a reply that trickles never comes."""
+        limit_s = self._limits.late_reply_s
+        owing_since_ns: dict[GrpcProxy, int] = {}
+        while True:
+            await asyncio.sleep(min(SWEEP_S, limit_s / 4))
+            now_ns = self._clock.monotonic_ns()
+            overdue = [proxy for proxy in self._contexts if proxy.is_overdue]
+            owing_since_ns = {proxy: owing_since_ns.get(proxy, now_ns) for proxy in overdue}
+            for proxy, since_ns in owing_since_ns.items():
+                if (now_ns - since_ns) / 1e9 >= limit_s:
+                    self._end(proxy, f"no answer for {limit_s:g} s after its deadline")
 
     def _drop(self, proxy: GrpcProxy, reason: str) -> None:
         if self._connected.get(proxy.info.device) is proxy:
@@ -201,37 +268,44 @@ class Server:
         if is_ours:
             try:
                 for question in (_ALL_PROPERTIES, *[GetPropertiesIns()] * (N_PROBES - 1)):
-                    answer = await proxy.get_properties(question, PROBE_DEADLINE_S)
-                    proxy.describe(answer.result.properties)
+                    answer = await proxy.get_properties(question, self._limits.probe_s)
+                    proxy.describe(_bounded(answer.result.properties))
             except ClientFailure as failure:
                 _log.info("probe: %s", failure)
+                if proxy.is_overdue:  # it has never said a word: it must not hold a name and a place
+                    self._end(proxy, f"no answer to the first question within {self._limits.probe_s:g} s")
+                    return
         if proxy.lost is None:
             proxy.on_change = self._notify
             self._joined.add(proxy)
             _log.info("%s: joined from %s", proxy.info.device, proxy.peer)
             self._notify()
 
-    async def _admit(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> str:
-        """The device id of a stream; a refused stream is aborted with the reason, which raises."""
-        device = _device_of(context)
-        if device is None:
-            return f"client-{next(self._anonymous)}"
-        if not DEVICE_PATTERN.fullmatch(device):
-            reason = f"{DEVICE_KEY} must be 1 to 128 letters, digits and @ . : + - _"
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
+    async def _admit(self, caller: Caller) -> str:
+        """The device id of a caller. Raises Refused."""
+        device = self._gate.admit(caller, self._connected)
         while (present := self._connected.get(device)) is not None:
             if await _is_alive(present):
                 reason = f"device {device} is connected already, from {present.peer}; give each client its own id"
-                await context.abort(grpc.StatusCode.ALREADY_EXISTS, reason)
-            self._drop(present, "the device came back on a new connection")
+                raise Refused(grpc.StatusCode.ALREADY_EXISTS, reason)
+            reason = "the device came back on a new connection"
+            self._drop(present, reason)
+            self._end(present, reason)  # else its stream would stay, known to nobody, as long as the other side likes
         return device
 
 
-def _device_of(context: grpc.aio.ServicerContext[bytes, bytes]) -> str | None:
-    for key, value in context.invocation_metadata() or ():
-        if key == DEVICE_KEY:
-            return value if isinstance(value, str) else value.decode("latin-1")
-    return None
+async def _abort(context: grpc.aio.ServicerContext[bytes, bytes], reason: str) -> None:
+    with suppress(grpc.aio.BaseError):  # how abort returns, and that another was first, or the client's end
+        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, reason)
+
+
+def _bounded(properties: Config) -> Config:
+    """What is kept of what a client tells of itself, for as long as it is connected."""
+    kept = islice(properties.items(), MAX_PROPERTIES)
+    return {
+        key[:MAX_PROPERTY_CHARS]: value[:MAX_PROPERTY_CHARS] if isinstance(value, (str, bytes)) else value
+        for key, value in kept
+    }
 
 
 async def _is_alive(proxy: GrpcProxy) -> bool:
@@ -257,7 +331,7 @@ def _missing(wanted: int | Collection[str], ready: Collection[str]) -> str:
     return f"not ready: {', '.join(sorted(set(wanted) - set(ready)))}"
 
 
-def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+def _options(max_message_bytes: int, limits: Limits) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # else two servers share a port in silence
         ("grpc.max_send_message_length", max_message_bytes),
@@ -265,4 +339,11 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.keepalive_permit_without_calls", 0),
+        ("grpc.server_handshake_timeout_ms", round(limits.handshake_s * 1e3)),
+        (
+            "grpc.max_connection_idle_ms",
+            round(limits.idle_s * 1e3),
+        ),  # without a stream; it does not touch one that waits
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ]

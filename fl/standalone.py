@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
+from fl.admission import Access
 from fl.flower_style import FedAvg
 from fl.loop import CallRecord, Observer, RoundResult, run_rounds
 from fl.messages import Array, EvaluateRes, FitRes, GetParametersIns, Parameters, Scalar
 from fl.proxy import ClientInfo
+from fl.security import ServerSecurity, Triple
 from fl.server import MAX_MESSAGE_BYTES, PROBE_DEADLINE_S, Server
 from fl.strategy import Adjusted, Assignment, Strategy
 from profiler.clock import SystemClock
@@ -80,7 +82,9 @@ def start_server(
     strategy: Strategy | None = None,
     client_manager: None = None,
     grpc_max_message_length: int = MAX_MESSAGE_BYTES,
-    certificates: tuple[bytes, bytes, bytes] | None = None,
+    certificates: Triple | None = None,
+    access: Access | None = None,
+    insecure: bool = False,
     min_clients: int | None = None,
     initial_parameters: Sequence[Array] | Parameters | None = None,
     evaluate_fn: Callable[[Parameters], tuple[float, float]] | None = None,
@@ -95,8 +99,11 @@ def start_server(
     client is asked for its own. `evaluate_fn` gives loss and accuracy of a global model. `describe` tells what is known
     of a device beforehand: its processor's label, and how its tensors are encoded.
 
-    Raises UsageError for what is not supported, PreconditionError where the address cannot be used, or where fewer
-    than `min_clients` come within `wait_s`.
+    Without certificates an address that other machines can reach is refused unless `insecure` is said; `access` says
+    more precisely who may join, instead of both.
+
+    Raises UsageError for what is not supported, PreconditionError where the address cannot or must not be used, or
+    where fewer than `min_clients` come within `wait_s`.
     """
     settings = config or ServerConfig()
     _refuse(server, client_manager, settings.num_rounds)
@@ -109,7 +116,7 @@ def start_server(
             clock=clock,
             describe=describe,
             max_message_bytes=grpc_max_message_length,
-            certificates=certificates,
+            access=access or Access(ServerSecurity(certificates), insecure=insecure),
             foreign_tensors="npy" if plan.style is None else plan.style.foreign_tensors,
         )
         async with _until_farewell(listening):

@@ -14,7 +14,8 @@ class DeviceSpec:
     """One device. `processor` is the label that a cutoff is keyed by; `options` belong to the launcher.
 
     `tensors` says how its client encodes them: `npy`, or Android's raw `float32`.
-    `shard` is the device's place in the fleet: it trains on that shard of the data.
+    `shard` is the device's place in the fleet: it trains on that shard of the data. A `foreign` device runs somebody
+    else's client, which nobody here starts and which tells neither its name nor a token.
     """
 
     id: str
@@ -25,3 +26,4 @@ class DeviceSpec:
     config_keys: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     tensors: TensorEncoding = "npy"
+    foreign: bool = False

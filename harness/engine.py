@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fl.admission import Access
 from fl.loop import CallRecord, RoundResult, run_rounds
 from fl.messages import Array, Parameters
 from fl.proxy import ClientInfo, ClientProxy
+from fl.security import ServerSecurity, server_security
 from fl.server import Server
 from fl.strategy import Adjusted, Assignment, Strategy, load_strategy
 from fl.workload import Workload
@@ -33,6 +35,8 @@ from profiler.records import Row
 _FAREWELL_S = 5.0
 _CLOSE_S = 2.0
 _JOIN_POLL_S = 60.0
+_MODELS_PER_MESSAGE = 4
+_EXTRA_MESSAGE_BYTES = 32 * 1024 * 1024  # twice what is read of one measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,25 @@ class RunSpec:
     def devices(self) -> tuple[DeviceSpec, ...]:
         """Those that take part in any task."""
         return self.fleet.first(max(task.clients for task in self.tasks))
+
+
+def message_bound(model: Sequence[Array]) -> int:
+    """How large a message may be: several models, for what a strategy sends along, and room for measurements."""
+    n_bytes = sum(array.nbytes for array in model)
+    return min(_MODELS_PER_MESSAGE * n_bytes + _EXTRA_MESSAGE_BYTES, 2**31 - 1)
+
+
+def access(spec: RunSpec) -> Access:
+    """Who may join: the devices of the run by their names, and as many foreign clients as there are entries for."""
+    fleet = spec.fleet
+    foreign = tuple(device.id for device in spec.devices if device.foreign)
+    return Access(
+        ServerSecurity() if fleet.tls is None else server_security(fleet.tls),
+        devices=frozenset(device.id for device in spec.devices if not device.foreign),
+        foreign=foreign,
+        foreign_address=fleet.foreign_address if foreign else None,
+        insecure=fleet.insecure,
+    )
 
 
 class Engine:
@@ -76,7 +99,12 @@ class Engine:
         self._told: dict[str, Mapping[str, object]] = {}  # what clients said of their machines
         self._ignored = IgnoredCutoffs()
         self._shared = frozenset(device.id for device in spec.devices if launcher_class(device.launcher).shares_host)
-        self._server = Server(spec.fleet.address, describe=self._describe)
+        self._server = Server(
+            spec.fleet.address,
+            describe=self._describe,
+            max_message_bytes=message_bound(workload.initial_parameters(spec.tasks[0].seed)),
+            access=access(spec),
+        )
 
     async def run(self) -> None:
         """Execute every task that is not finished. Raises PreconditionError where the run cannot begin at all."""
@@ -86,7 +114,10 @@ class Engine:
             f"{host}:{port}",
             self._spec.experiment.workload,
             self._spec.experiment.partition(len(self._spec.fleet.devices)),
+            self._spec.fleet.tls,
         )
+        if self._server.foreign_port:
+            self._progress.say(f"foreign clients join by TLS at port {self._server.foreign_port}")
         sessions = Sessions(self._launchers(self._store.logs), join, self._joined)
         self._meter.start()
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast, get_args
 
 from fl.proxy import TensorEncoding
@@ -24,6 +25,9 @@ class FleetSpec:
     name: str
     devices: tuple[DeviceSpec, ...]
     address: str
+    tls: Path | None
+    insecure: bool
+    foreign_address: str | None
     join_timeout_s: float
     meter_rate_hz: float
     text: str
@@ -49,6 +53,9 @@ def parse_fleet(text: str, where: str, *, cores: int) -> FleetSpec:
         name=table.take("name", str),
         devices=_devices(table, cores),
         address=server.take("address", str, "127.0.0.1:0"),
+        tls=_folder(server.take("tls", str, None)),
+        insecure=server.take("insecure", bool, False),
+        foreign_address=server.take("foreign_address", str, None),
         join_timeout_s=server.take("join_timeout_s", float, 120.0),
         meter_rate_hz=meter.take("rate_hz", float, 20.0),
         text=text,
@@ -58,7 +65,26 @@ def parse_fleet(text: str, where: str, *, cores: int) -> FleetSpec:
     meter.at_least("rate_hz", fleet.meter_rate_hz, 0.1)
     for part in (server, meter, table):
         part.finish()
+    _check_ways(fleet, server.where)
     return fleet
+
+
+def _folder(name: str | None) -> Path | None:
+    """A relative one counts from where the command runs, so that it is still right when a run is resumed."""
+    return None if name is None else Path(name).expanduser().absolute()
+
+
+def _check_ways(fleet: FleetSpec, where: str) -> None:
+    has_foreign = any(device.foreign for device in fleet.devices)
+    if fleet.tls is not None and has_foreign and fleet.foreign_address is None:
+        raise SpecError(
+            f"{where}: foreign devices cannot show the certificate that clients of ours show on '{fleet.address}'.",
+            remedy='Give them a port of their own: foreign_address = "HOST:PORT".',
+        )
+    if fleet.foreign_address is not None and not (has_foreign and fleet.tls is not None):
+        raise SpecError(f"{where}: 'foreign_address' is for foreign devices beside 'tls', and there are none.")
+    if fleet.tls is not None and fleet.insecure:
+        raise SpecError(f"{where}: 'tls' and 'insecure' contradict each other.", remedy="Leave out one of them.")
 
 
 def _devices(table: Table, cores: int) -> tuple[DeviceSpec, ...]:
@@ -80,7 +106,13 @@ def _devices(table: Table, cores: int) -> tuple[DeviceSpec, ...]:
 def _expand(entry: Table, cores: int, first_shard: int) -> list[DeviceSpec]:
     pattern: str = entry.take("id", str)
     count = _count(entry, cores)
-    launcher: str = entry.take("launcher", str, "local")
+    foreign: bool = entry.take("foreign", bool, False)
+    launcher: str = entry.take("launcher", str, "foreign" if foreign else "local")
+    if foreign != (launcher == "foreign"):
+        raise SpecError(
+            f"{entry.where}: launcher '{launcher}' does not go with foreign = {str(foreign).lower()}.",
+            remedy="Leave out 'launcher': a foreign client is started by its owner.",
+        )
     processor: str = entry.take("processor", str)
     require: list[str] = entry.take("require", list, [])
     config_keys: dict[str, str] = entry.take("config_keys", dict, {})
@@ -100,7 +132,7 @@ def _expand(entry: Table, cores: int, first_shard: int) -> list[DeviceSpec]:
         if not _DEVICE_ID.fullmatch(id_):
             raise SpecError(f"{entry.where}: id '{id_}' may hold letters, digits, '.', '_' and '-' only, 64 at most.")
     return [
-        DeviceSpec(id_, launcher, processor, first_shard + n, tuple(require), config_keys, options, tensors)
+        DeviceSpec(id_, launcher, processor, first_shard + n, tuple(require), config_keys, options, tensors, foreign)
         for n, id_ in enumerate(ids)
     ]
 

@@ -20,7 +20,7 @@ from harness.experiment import (
     load_experiment,
     with_cutoffs,
 )
-from harness.fleet import load_fleet, parse_fleet
+from harness.fleet import FleetSpec, load_fleet, parse_fleet
 from harness.host import available_cores
 from harness.plan import Task, make_plan
 from harness.store import Done, open_for_resume
@@ -43,12 +43,18 @@ class Job:
 def new_job(args: argparse.Namespace) -> Job:
     experiment, text = load_experiment(args.experiment or "demo")
     experiment = _override(experiment, args)
-    fleet = load_fleet(args.fleet or "local", cores=available_cores())
+    fleet = _say_insecure(load_fleet(args.fleet or "local", cores=available_cores()), args)
     workload = load_workload(experiment.workload)
     spec = RunSpec(fleet, experiment, make_plan(fleet, experiment, workload.defaults))
     for task in spec.tasks:
         task_strategy(task, experiment)  # a wrong option must show before anything is started
     return Job(spec, workload, text, None, Done())
+
+
+def _say_insecure(fleet: FleetSpec, args: argparse.Namespace) -> FleetSpec:
+    if args.insecure and fleet.tls is not None:
+        raise UsageError("--insecure and the fleet's 'tls' contradict each other: leave out one of them.")
+    return replace(fleet, insecure=True) if args.insecure else fleet
 
 
 def _override(experiment: ExperimentSpec, args: argparse.Namespace) -> ExperimentSpec:
@@ -75,6 +81,7 @@ def resumed_job(args: argparse.Namespace) -> Job:
     where = f"{args.resume}/run.json"
     experiment = _override(_experiment_from_json(run.get("experiment_spec"), where), args)
     fleet = parse_fleet(fleet_text, f"{args.resume}/fleet.toml", cores=int(run.get("cores", available_cores())))
+    fleet = _say_insecure(fleet, args)
     if args.fleet is not None and load_fleet(args.fleet, cores=available_cores()).text != fleet_text:
         raise SpecError(
             f"--resume {args.resume}: fleet '{args.fleet}' is not the fleet of that run.",

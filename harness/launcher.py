@@ -19,11 +19,15 @@ ENTRY_POINT_GROUP = "fedmeter.launchers"
 
 @dataclass(frozen=True, slots=True)
 class JoinSpec:
-    """What a client must be told to join: where, and what to train on."""
+    """What a client must be told to join: where, what to train on, and the security folder that its files are from.
+
+    What is secret reaches a client through files, never through its command line, which every user can read.
+    """
 
     address: str
     workload: str
     partition: Partition
+    tls: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.engine import Engine
+from harness.engine import Engine, access
 from harness.host import available_cores, git_state, host_facts, versions
+from harness.init import init
 from harness.job import Job, new_job, resumed_job
 from harness.meter import HostMeter, choose, probe_sensors
 from harness.progress import Progress
@@ -51,6 +52,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--resume", type=Path, metavar="DIR", help="go on with an interrupted run, skip what is finished")
     p.add_argument("--dry-run", action="store_true", help="print the resolved plan and touch nothing")
     p.add_argument("--check", action="store_true", help="probe devices and sensors, start nothing")
+    p.add_argument(
+        "--init",
+        nargs="?",
+        type=Path,
+        const=Path("fedmeter-tls"),
+        metavar="DIR",
+        help="make certificates and a token in a new folder (default: fedmeter-tls), and nothing else",
+    )
+    p.add_argument("--name", action="append", default=[], metavar="HOST", help="with --init: a further server name")
+    p.add_argument("--days", type=int, metavar="N", help="with --init: how long they are good (default: 365)")
+    p.add_argument("--insecure", action="store_true", help="serve in plain text, also where other machines can read it")
     p.add_argument("--sysfs-root", type=Path, default=Path("/"), metavar="DIR", help="read sensors below DIR, not /")
     p.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     p.add_argument("--quiet", action="store_true", help="no progress")
@@ -83,6 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(args: argparse.Namespace) -> int:
+    if args.init is not None:
+        return init(args.init, args.name, args.days)
+    if args.name or args.days is not None:
+        raise UsageError("--name and --days go with --init.")
     job = resumed_job(args) if args.resume else new_job(args)
     if args.dry_run:
         show_plan(job.spec, as_json=args.json)
@@ -92,6 +108,7 @@ def _main(args: argparse.Namespace) -> int:
         return _finish(args, job, job.resume)
     if not args.sysfs_root.is_dir():
         raise UsageError(f"--sysfs-root {args.sysfs_root} is not a folder.")
+    access(job.spec)  # a certificate that is missing or has expired must show before there is a results folder
     clock = SystemClock()
     required = [name for device in job.spec.devices for name in device.require]
     probes = probe_sensors(args.sysfs_root, clock, required)

@@ -69,6 +69,8 @@ class Sessions:
         if device not in self._sessions:
             return "never started"
         session = self._sessions[device]
+        if session.device.foreign:
+            return "a foreign client, which its owner starts and whose log its owner has"
         status = session.exit_status()
         ended = "still running" if status is None else signal_name(status)
         tail = log_tail(session.log_path)

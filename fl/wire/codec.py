@@ -40,6 +40,8 @@ from fl.wire.tensors import MAX_TENSORS, TENSOR_TYPE, decode_tensors, encode_hea
 from profiler.errors import WireError
 
 MAX_ENTRIES = 10_000  # of a config or of metrics
+MAX_KEY_CHARS = 1_000
+MAX_STRING_CHARS = 100_000  # of one value; bytes are bounded by the message, a measurement has bounds of its own
 MAX_INT64 = 2**63 - 1
 MAX_UINT64 = 2**64 - 1
 MAX_TEXT_CHARS = 10_000  # of a status message
@@ -101,7 +103,10 @@ def _config(source: Mapping[str, pb.Scalar]) -> dict[str, Scalar]:
         field = scalar.WhichOneof("scalar")
         if field is None:
             raise WireError(f"{key!r:.80} has no value, or one of a type that the Flower Protocol does not know.")
-        config[key] = getattr(scalar, field)
+        value: Scalar = getattr(scalar, field)
+        if len(key) > MAX_KEY_CHARS or (isinstance(value, str) and len(value) > MAX_STRING_CHARS):
+            raise WireError(f"{key!r:.80}: a key or a string longer than is read.")
+        config[key] = value
     return config
 
 

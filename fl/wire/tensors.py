@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import io
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,6 +27,11 @@ DTYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", 
 
 _MAGIC = b"\x93NUMPY\x01\x00"
 _PREFIX_BYTES = len(_MAGIC) + 2
+# What numpy's writer uses, and no more. Python's own tokenizer warns of much that it then refuses, such as `1or 2`, and
+# a warning is an exception or a line on stderr, as the program that uses us likes it.
+_LITERALS = re.compile(
+    r"""(?:[\s(){}\[\],:<>|=]|True\b|False\b|None\b|[0-9]+(?!\w)|-|'[^'\\\n]*'|"[^"\\\n]*")*""", re.ASCII
+)
 _KEYS = {"descr", "fortran_order", "shape"}
 
 
@@ -95,10 +101,11 @@ def _parse_header(data: bytes) -> tuple[np.dtype[np.generic], tuple[int, ...], b
 
 
 def _literal(header: bytes) -> object:
-    if b"\\" in header:  # no dtype or shape needs an escape
-        raise WireError("an NPY header with an escape in it.")
     try:
-        return ast.literal_eval(header.decode("ascii").strip())
+        text = header.decode("ascii").strip()
+        if not _LITERALS.fullmatch(text):
+            raise ValueError("more than plain literals")
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise WireError(f"an NPY header that is no dictionary of literals: {header[:80]!r}.") from None
 

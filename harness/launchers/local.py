@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from fl.security import FOLDER_VARIABLE
 from harness.device import DeviceSpec
 from harness.launcher import DeviceCheck, JoinSpec
 from harness.launchers import tether
@@ -123,7 +124,7 @@ class LocalLauncher:
                     stdin=subprocess.DEVNULL,
                     stdout=log_file,
                     stderr=subprocess.STDOUT,
-                    env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(device.options["threads"]))},
+                    env=_environment(device, join),
                     start_new_session=True,  # Ctrl-C is for the harness, which then stops its clients in order
                 )
         except OSError as error:
@@ -166,6 +167,12 @@ def pin(pid: int, core: int) -> None:
                 os.sched_setaffinity(int(thread.name), {core})
 
 
+def _environment(device: DeviceSpec, join: JoinSpec) -> dict[str, str]:
+    environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(device.options["threads"]))}
+    environment.pop(FOLDER_VARIABLE, None)
+    return environment if join.tls is None else {**environment, FOLDER_VARIABLE: str(join.tls)}
+
+
 def tethered(command: list[str]) -> list[str]:
     """The command that runs `command` so that it dies with this process."""
     return [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), *command]
@@ -175,7 +182,7 @@ def client_command(device: DeviceSpec, join: JoinSpec) -> list[str]:
     """The command line of a Python client. Its power is metered from outside, by the host's meter."""
     partition = join.partition
     values = {
-        "--server": join.address,
+        "--server": _reachable(join.address),
         "--device": device.id,
         "--workload": join.workload,
         "--shard": device.shard,
@@ -187,3 +194,9 @@ def client_command(device: DeviceSpec, join: JoinSpec) -> list[str]:
         "--meter": "none",
     }
     return [sys.executable, "-m", "fl.client", *(str(part) for pair in values.items() for part in pair)]
+
+
+def _reachable(address: str) -> str:
+    """Where a server that listens on every address is found from this machine, by a name in its certificate."""
+    host, _, port = address.rpartition(":")
+    return f"127.0.0.1:{port}" if host == "0.0.0.0" else f"[::1]:{port}" if host == "[::]" else address

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-RUNS = ("honesty", "metering")
+RUNS = ("honesty", "metering", "fuzz")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

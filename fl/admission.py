@@ -1,0 +1,159 @@
+"""Who may join: one pure decision a stream, from what gRPC tells of the caller. No connection, no gRPC calls.
+
+In this order: is its address joining too often; does a caller that names a device prove that it is one of ours; is that
+device expected; has a caller without a name (a foreign client, such as Flower's) a place left. The first no is final.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import grpc
+
+from fl.security import DEVICE_KEY, TOKEN_KEY, ServerSecurity, is_token
+from profiler.clock import Clock
+
+DEVICE_PATTERN = re.compile(r"[\w@.:+-]{1,128}", re.ASCII)
+MAX_REMEMBERED = 4_096  # addresses and device names whose joins are counted
+_CERTIFICATE = "x509_pem_cert"  # gRPC's name of what a caller has shown, and it has verified
+
+
+class Refused(Exception):
+    """A caller that may not join; `code` and the text are what it is told."""
+
+    def __init__(self, code: grpc.StatusCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may join, and by which way.
+
+    `devices`: the names that ours may have, None for any. `foreign`: the names that callers without one are given, one
+    each, and so how many of them there may be; None for any number, numbered, where nothing is protected, else none.
+    `foreign_address`: a second port for them, by server TLS alone, since `address` asks for a client's certificate.
+    `insecure` allows plain text on addresses that others can reach.
+    """
+
+    security: ServerSecurity = field(default_factory=ServerSecurity)
+    devices: frozenset[str] | None = None
+    foreign: tuple[str, ...] | None = None
+    foreign_address: str | None = None
+    insecure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRates:
+    """How often one address, and one device, may join: at once, and then each second. A fleet may share an address."""
+
+    address_burst: int = 2_000
+    address_per_s: float = 50.0
+    device_burst: int = 60
+    device_per_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What is known of a stream before its first message."""
+
+    peer: str
+    devices: tuple[str, ...] = ()
+    tokens: tuple[str, ...] = ()
+    has_certificate: bool = False
+
+    @classmethod
+    def of(cls, peer: str, metadata: Iterable[tuple[str, str | bytes]], proof: Mapping[str, object]) -> Caller:
+        """From gRPC's `peer()`, `invocation_metadata()` and `auth_context()`."""
+        told: dict[str, list[str]] = {DEVICE_KEY: [], TOKEN_KEY: []}
+        for key, value in metadata:
+            if key in told:
+                told[key].append(value if isinstance(value, str) else value.decode("latin-1"))
+        return cls(peer, tuple(told[DEVICE_KEY]), tuple(told[TOKEN_KEY]), _CERTIFICATE in proof)
+
+    @property
+    def address(self) -> str:
+        """Without the port. All local sockets count as one."""
+        return self.peer.rpartition(":")[0] if self.peer.startswith(("ipv4:", "ipv6:")) else "local"
+
+
+class Gate:
+    """The rules of one server. Keeps what it must count, of at most MAX_REMEMBERED callers."""
+
+    def __init__(self, access: Access, clock: Clock, rates: JoinRates | None = None) -> None:
+        rates = rates or JoinRates()
+        self._access = access
+        self._numbers = itertools.count(1)
+        self._addresses = _Buckets(rates.address_burst, rates.address_per_s, clock)
+        self._devices = _Buckets(rates.device_burst, rates.device_per_s, clock)
+
+    def admit(self, caller: Caller, connected: Collection[str]) -> str:
+        """The device id of a caller, where `connected` are taken. Raises Refused."""
+        if not self._addresses.take(caller.address):
+            raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many joins from this address; come more slowly")
+        if not caller.devices:
+            return self._place(connected)
+        device = self._named(caller)
+        if not self._devices.take(device):
+            raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, f"device {device} joins too often; come more slowly")
+        return device
+
+    def _named(self, caller: Caller) -> str:
+        if len(caller.devices) != 1 or not DEVICE_PATTERN.fullmatch(caller.devices[0]):
+            reason = f"{DEVICE_KEY} must be 1 to 128 letters, digits and @ . : + - _"
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, reason)
+        self._check_proof(caller)
+        [device] = caller.devices
+        expected = self._access.devices
+        if expected is not None and device not in expected:
+            raise Refused(grpc.StatusCode.PERMISSION_DENIED, f"device {device} is not expected here")
+        if device in (self._access.foreign or ()):
+            raise Refused(
+                grpc.StatusCode.PERMISSION_DENIED, f"device {device} is declared foreign: join without a name"
+            )
+        return device
+
+    def _check_proof(self, caller: Caller) -> None:
+        security = self._access.security
+        if security.mutual and not caller.has_certificate:
+            raise Refused(grpc.StatusCode.UNAUTHENTICATED, "this port is for foreign clients; ours show a certificate")
+        if security.token is None:
+            return
+        if len(caller.tokens) != 1 or not is_token(caller.tokens[0], security.token):
+            reason = "the token is missing or not this server's; give the client the server's token file"
+            raise Refused(grpc.StatusCode.UNAUTHENTICATED, reason)
+
+    def _place(self, connected: Collection[str]) -> str:
+        names = self._access.foreign
+        if names is None and self._access.security.is_open:
+            return f"client-{next(self._numbers)}"
+        free = next((name for name in names or () if name not in connected), None)
+        if free is None:
+            reason = f"no place for a client without a name: {len(names or ())} of them are expected, and are here"
+            raise Refused(grpc.StatusCode.PERMISSION_DENIED, reason)
+        return free
+
+
+class _Buckets:
+    """Token buckets by key. The least recently used is forgotten first, which at worst gives it a full bucket again."""
+
+    def __init__(self, burst: int, per_s: float, clock: Clock) -> None:
+        self._burst = float(burst)
+        self._per_s = per_s
+        self._clock = clock
+        self._left: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def take(self, key: str) -> bool:
+        """Whether one more is allowed now; it is counted only then."""
+        now_ns = self._clock.monotonic_ns()
+        left, then_ns = self._left.pop(key, (self._burst, now_ns))
+        left = min(self._burst, left + (now_ns - then_ns) / 1e9 * self._per_s)
+        is_allowed = left >= 1
+        self._left[key] = (left - 1 if is_allowed else left, now_ns)
+        if len(self._left) > MAX_REMEMBERED:
+            self._left.popitem(last=False)
+        return is_allowed
