@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, TypeVar
 
 from fl.clock_offset import MAX_DRIFT, ClockOffset, split_communication
@@ -32,24 +34,21 @@ from fl.messages import (
     Scalar,
 )
 from fl.proxy import Answer, CallTiming, ClientInfo
+from fl.receipts import Receipts, Stray
 from fl.responder import HANDOVER_KEY, RECEIVED_KEY
+from fl.threads import off_loop
 from fl.wire import codec
 from fl.wire.measurement import RECORD_KEY, decode_spans
 from profiler.errors import ClientFailure, WireError
 from profiler.records import SpanRecord
 
-# Above this size a message is encoded and decoded in a thread: 1 MB takes about 1 ms, and other clients wait for it.
-THREAD_BYTES = 1_000_000
 MAX_CACHED_MESSAGES = 8
 MAX_DECODING = 2  # at once: decoding holds a model three times (message, protobuf's own, arrays)
-MAX_LATE_SPANS = 1_000
 _OWN_KEYS = frozenset({RECEIVED_KEY, HANDOVER_KEY, RECORD_KEY})
 
 _log = logging.getLogger("fl")
 
 R = TypeVar("R", GetPropertiesRes, GetParametersRes, FitRes, EvaluateRes)
-T = TypeVar("T")
-A = TypeVar("A")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ class SharedEncoding:
         if self._part is None or self._parameters is not parameters:
             self._messages.clear()
             self._parameters = parameters
-            self._part = asyncio.ensure_future(_off_loop(parameters.n_bytes, codec.encode_parameters, parameters))
+            self._part = asyncio.ensure_future(off_loop(parameters.n_bytes, codec.encode_parameters, parameters))
         return await asyncio.shield(self._part)
 
 
@@ -126,17 +125,24 @@ class _Received:
 
 
 class CallingProxy:
-    """A ClientProxy over any Transport. `on_change` is called whenever `is_ready` may have changed."""
+    """A ClientProxy over any Transport. `on_change` is called whenever `is_ready` may have changed.
 
-    def __init__(self, info: ClientInfo, transport: Transport, encoding: SharedEncoding | None = None) -> None:
+    What a late reply tells goes to `receipts`.
+    """
+
+    def __init__(
+        self,
+        info: ClientInfo,
+        transport: Transport,
+        encoding: SharedEncoding | None = None,
+        receipts: Receipts | None = None,
+    ) -> None:
         self._info = info
         self._transport = transport
         self._encoding = encoding or SharedEncoding()
         self._exchange: asyncio.Task[_Received] | None = None
-        self._is_abandoned = False
-        self._late_spans: list[SpanRecord] = []
         self._offset = ClockOffset()
-        self.n_late_replies = 0
+        self.receipts = receipts or Receipts()
         self.on_change: Callable[[], None] = lambda: None
 
     @property
@@ -168,6 +174,11 @@ class CallingProxy:
     async def evaluate(self, ins: EvaluateIns, deadline_s: float | None) -> Answer[EvaluateRes]:
         return await self._call("evaluate", ins, EvaluateRes, deadline_s)
 
+    async def settled(self, timeout_s: float) -> None:
+        """Until no call is going on any more, but not longer than this."""
+        if self._exchange is not None:
+            await asyncio.wait({self._exchange}, timeout=timeout_s)
+
     async def farewell(self, seconds: int, deadline_s: float | None) -> None:
         """Tell the client to leave, for good (0) or for some seconds, and await its goodbye. Raises ClientFailure."""
         await self._ask("farewell", ReconnectIns(seconds), deadline_s)
@@ -177,24 +188,24 @@ class CallingProxy:
         reply = received.reply
         if not isinstance(reply, kind):
             reason = f"left: {reply.reason.name}" if isinstance(reply, DisconnectRes) else "answered another call"
-            raise ClientFailure(self._info.device, phase, reason)
+            raise ClientFailure(self._info.device, phase, reason, spans=received.spans)
         if reply.code is not Code.OK:
-            raise ClientFailure(self._info.device, phase, reply.message or f"answered {reply.code.name}")
-        late = tuple(self._late_spans)
-        self._late_spans.clear()
-        return Answer(reply, self._timing(received), late + received.spans)
+            reason = reply.message or f"answered {reply.code.name}"
+            raise ClientFailure(self._info.device, phase, reason, spans=received.spans)
+        return Answer(reply, self._timing(received), received.spans)
 
     async def _ask(self, phase: str, ins: Instruction, deadline_s: float | None) -> _Received:
         device = self._info.device
         if not self.is_ready:
             raise ClientFailure(device, phase, self.lost or "still owes the answer to an earlier call")
-        self._is_abandoned = False
         task = self._exchange = asyncio.create_task(self._send(ins))
         task.add_done_callback(self._finished)
+        began_ns = time.monotonic_ns()
         try:
             await asyncio.wait({task}, timeout=deadline_s)
         finally:
-            self._is_abandoned = not task.done()
+            if not task.done():
+                task.add_done_callback(partial(self._came_late, phase, _round_of(ins), began_ns, deadline_s))
         if not task.done():
             raise ClientFailure(device, phase, f"no answer within {deadline_s:g} s")
         try:
@@ -209,20 +220,36 @@ class CallingProxy:
         exchange = await self._transport.exchange(request)
         n_bytes = len(exchange.data)
         async with self._encoding.decoding:
-            reply = await _off_loop(n_bytes, codec.decode_reply, exchange.data)
+            reply = await off_loop(n_bytes, codec.decode_reply, exchange.data)
         exchange = replace(exchange, data=b"")  # a model's size, and the decoded one is another
         cleaned, own = _split(reply)
-        spans = await _off_loop(n_bytes, self._read_spans, own)
+        spans = self.receipts.fresh(self._info.device, await off_loop(n_bytes, self._read_spans, own))
         return _Received(cleaned, own, spans, len(request), exchange, n_bytes)
 
     def _finished(self, task: asyncio.Task[_Received]) -> None:
         self._exchange = None
-        if self._is_abandoned and not task.cancelled() and task.exception() is None:
-            self.n_late_replies += 1
-            self._late_spans += task.result().spans
-            del self._late_spans[:-MAX_LATE_SPANS]
-            _log.info("%s: a late reply was dropped", self._info.device)
         self.on_change()
+
+    def _came_late(
+        self, phase: str, round_: int | None, began_ns: int, deadline_s: float | None, task: asyncio.Task[_Received]
+    ) -> None:
+        """Nobody waits for this reply any more: keep what it tells, but never the update."""
+        if task.cancelled() or task.exception() is not None:
+            return
+        received = task.result()
+        late_s = max(0.0, (time.monotonic_ns() - began_ns) / 1e9 - (deadline_s or 0.0))
+        self.receipts.keep(
+            Stray(
+                self._info.device,
+                self._info.processor,
+                received.spans,
+                phase,
+                round_,
+                self._timing(received),
+                late_s,
+            )
+        )
+        _log.info("%s: %s: the reply came %.1f s late and is not used", self._info.device, phase, late_s)
 
     def _read_spans(self, own: Config) -> tuple[SpanRecord, ...]:
         """A damaged measurement costs the measurement, not the update."""
@@ -263,6 +290,11 @@ class CallingProxy:
         return replace(timing, device_s=device_s, download_s=download_s, upload_s=upload_s, comm_split=how)
 
 
+def _round_of(ins: Instruction) -> int | None:
+    round_ = getattr(ins, "config", {}).get("round")
+    return round_ if isinstance(round_, int) and not isinstance(round_, bool) else None
+
+
 def _split(reply: Reply) -> tuple[Reply, Config]:
     """A reply without the keys that are ours, and those keys."""
     if isinstance(reply, (FitRes, EvaluateRes)):
@@ -277,7 +309,3 @@ def _split(reply: Reply) -> tuple[Reply, Config]:
 def _partition(config: Config) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
     own = {key: value for key, value in config.items() if key in _OWN_KEYS}
     return {key: value for key, value in config.items() if key not in _OWN_KEYS}, own
-
-
-async def _off_loop(n_bytes: int, function: Callable[[A], T], argument: A) -> T:
-    return await asyncio.to_thread(function, argument) if n_bytes > THREAD_BYTES else function(argument)

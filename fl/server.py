@@ -1,7 +1,11 @@
 """The RPC server: every client that joins becomes a proxy. And `start_server`, in Flower's argument shape.
 
 Speaks Flower's legacy `grpc-bidi` transport: `/flwr.proto.FlowerService/Join`, raw bytes, strict ping-pong. Our own
-clients name their device in the gRPC metadata `fedmeter-device`; others are `client-1`, `client-2`, ...
+clients name their device in the gRPC metadata `fedmeter-device`, and their process in `fedmeter-instance`; others are
+`client-1`, `client-2`, ...
+
+A process has one stream at a time. So where an instance joins again, its earlier stream is dead, whatever TCP says of
+it. Another process under the same name waits until the earlier one is known to be gone: the heartbeat finds that out.
 """
 
 from __future__ import annotations
@@ -20,9 +24,11 @@ import grpc.aio
 from fl.calls import SharedEncoding
 from fl.grpc_proxy import GrpcProxy, StreamTransport
 from fl.instrument import TELEMETRY_KEY
+from fl.limits import raise_open_files
 from fl.loop import Observer, RoundResult, run_rounds
 from fl.messages import Array, GetParametersIns, GetPropertiesIns, Parameters
 from fl.proxy import ClientInfo, ClientProxy
+from fl.receipts import MAX_DEVICES, Receipts, Stray
 from fl.strategy import Adjusted, Assignment, Strategy
 from profiler.clock import Clock, SystemClock
 from profiler.errors import ClientFailure, PreconditionError, UsageError
@@ -32,14 +38,17 @@ METHOD = "Join"
 DEVICE_KEY = "fedmeter-device"
 DEVICE_PATTERN = re.compile(r"[\w@.:+-]{1,128}", re.ASCII)
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
-MAX_CLIENTS = 1_000
-KEEPALIVE_MS = 210_000  # as Flower's: shorter pings are answered with GOAWAY by servers in between
+INSTANCE_KEY = "fedmeter-instance"
+HEARTBEAT_KEY = "fedmeter-heartbeat-s"
+MAX_STREAMS = 4_000
 N_PROBES = 3  # of the clock offset, right after joining
 PROBE_DEADLINE_S = 10.0
 LIVENESS_DEADLINE_S = 2.0
 FAREWELL_S = 10.0
-POLL_S = 0.02
 SETTLE_S = 1.0
+CLOSE_S = 5.0
+HEARTBEAT_S = 30.0  # within which a vanished peer is found; the shares of it that go by before a ping and after
+PING_SHARE, PONG_SHARE = 2 / 3, 1 / 3
 
 _ALL_PROPERTIES = GetPropertiesIns({TELEMETRY_KEY: "full"})
 
@@ -49,7 +58,10 @@ _log = logging.getLogger("fl")
 class Server:
     """Accepts clients. `async with Server(...) as server:` starts it, and closes it without waiting for anybody.
 
-    `describe` maps a device id to what is known of it beforehand, such as its processor's label.
+    `describe` maps a device id to what is known of it beforehand, such as its processor's label. A device that vanishes
+    without a word (a pulled cable, no power) is found within about `heartbeat_s` by HTTP/2 pings, which every gRPC
+    client answers by itself, also while it trains; one that is stopped for so long counts as vanished, and joins again.
+    What came with late replies waits in `receipts`.
     """
 
     def __init__(
@@ -60,24 +72,30 @@ class Server:
         describe: Callable[[str], ClientInfo] = ClientInfo,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         certificates: tuple[bytes, bytes, bytes] | None = None,
+        heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
+        self.receipts = Receipts()
         self.address = address
         self.port = 0
         self._clock = clock or SystemClock()
         self._describe = describe
         self._max_message_bytes = max_message_bytes
         self._certificates = certificates
+        self._heartbeat_s = heartbeat_s
         self._encoding = SharedEncoding()
         self._connected: dict[str, GrpcProxy] = {}
         self._joined: set[GrpcProxy] = set()  # those of them that have been introduced
         self._anonymous = itertools.count(1)
+        self._instances: dict[str, str] = {}  # the name given to each process that brought none
         self._changed = asyncio.Event()
         self._handlers: set[asyncio.Task[object]] = set()
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> int:
         """The bound port. Raises PreconditionError, naming the address, where it cannot be bound."""
-        server = grpc.aio.server(options=_options(self._max_message_bytes), maximum_concurrent_rpcs=MAX_CLIENTS)
+        raise_open_files(MAX_STREAMS)
+        options = _options(self._max_message_bytes, self._heartbeat_s)
+        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_STREAMS)
         join = grpc.stream_stream_rpc_method_handler(self._join)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: join}),))
         try:
@@ -103,9 +121,9 @@ class Server:
         return int(server.add_secure_port(self.address, credentials))
 
     async def close(self) -> None:
-        """End all streams at once."""
+        """End all streams at once. Bounded, whatever a stream is doing."""
         if self._server is not None:
-            await self._server.stop(grace=None)
+            await asyncio.wait({asyncio.ensure_future(self._server.stop(grace=None))}, timeout=CLOSE_S)
             self._server = None
         for proxy in list(self._connected.values()):
             proxy.break_off("the server was closed")
@@ -155,10 +173,9 @@ class Server:
     async def _part(self, proxy: GrpcProxy, timeout_s: float) -> None:
         loop = asyncio.get_running_loop()
         until_s = loop.time() + timeout_s
-        while not proxy.is_ready and proxy.lost is None and loop.time() < until_s:
-            await asyncio.sleep(POLL_S)
+        await proxy.settled(timeout_s)
         try:
-            await proxy.farewell(0, max(POLL_S, until_s - loop.time()))
+            await proxy.farewell(0, max(0.0, until_s - loop.time()))
         except ClientFailure as failure:
             _log.info("farewell: %s", failure)
 
@@ -174,14 +191,24 @@ class Server:
             handler.add_done_callback(self._handlers.discard)
         device = await self._admit(context)
         stream = StreamTransport(context, self._clock)
-        proxy = GrpcProxy(self._describe(device), stream, self._encoding, context.peer())
+        proxy = GrpcProxy(
+            self._describe(device),
+            stream,
+            self._encoding,
+            context.peer(),
+            receipts=self.receipts,
+            instance=_told(context, INSTANCE_KEY),
+        )
         self._connected[device] = proxy
-        probing = asyncio.create_task(self._introduce(proxy, _device_of(context) is not None))
         reason = "the connection ended: the client was killed, left or lost its network"
         try:
-            await stream.run()
+            await context.send_initial_metadata(((HEARTBEAT_KEY, f"{self._heartbeat_s:g}"),))
+            probing = asyncio.create_task(self._introduce(proxy, _told(context, DEVICE_KEY) is not None))
+            try:
+                await stream.run()
+            finally:
+                probing.cancel()
         finally:
-            probing.cancel()
             self._drop(proxy, reason)
 
     def _drop(self, proxy: GrpcProxy, reason: str) -> None:
@@ -199,6 +226,7 @@ class Server:
                 for question in (_ALL_PROPERTIES, *[GetPropertiesIns()] * (N_PROBES - 1)):
                     answer = await proxy.get_properties(question, PROBE_DEADLINE_S)
                     proxy.describe(answer.result.properties)
+                    self.receipts.keep(Stray(proxy.info.device, proxy.info.processor, answer.spans))
             except ClientFailure as failure:
                 _log.info("probe: %s", failure)
         if proxy.lost is None:
@@ -209,23 +237,34 @@ class Server:
 
     async def _admit(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> str:
         """The device id of a stream; a refused stream is aborted with the reason, which raises."""
-        device = _device_of(context)
+        device, instance = _told(context, DEVICE_KEY), _told(context, INSTANCE_KEY)
         if device is None:
-            return f"client-{next(self._anonymous)}"
+            device = self._name_for(instance)
         if not DEVICE_PATTERN.fullmatch(device):
             reason = f"{DEVICE_KEY} must be 1 to 128 letters, digits and @ . : + - _"
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
         while (present := self._connected.get(device)) is not None:
-            if await _is_alive(present):
+            if not (instance and instance == present.instance) and await _is_alive(present):
                 reason = f"device {device} is connected already, from {present.peer}; give each client its own id"
                 await context.abort(grpc.StatusCode.ALREADY_EXISTS, reason)
             self._drop(present, "the device came back on a new connection")
         return device
 
+    def _name_for(self, instance: str | None) -> str:
+        """The name of a client that brings none: the same one again where its process was here before."""
+        if instance is None:
+            return f"client-{next(self._anonymous)}"
+        if instance not in self._instances:
+            self._instances[instance] = f"client-{next(self._anonymous)}"
+            if len(self._instances) > MAX_DEVICES:
+                del self._instances[next(iter(self._instances))]
+        return self._instances[instance]
 
-def _device_of(context: grpc.aio.ServicerContext[bytes, bytes]) -> str | None:
+
+def _told(context: grpc.aio.ServicerContext[bytes, bytes], wanted: str) -> str | None:
+    """What a client's metadata say under a key."""
     for key, value in context.invocation_metadata() or ():
-        if key == DEVICE_KEY:
+        if key == wanted:
             return value if isinstance(value, str) else value.decode("latin-1")
     return None
 
@@ -253,13 +292,22 @@ def _missing(wanted: int | Collection[str], ready: Collection[str]) -> str:
     return f"not ready: {', '.join(sorted(set(wanted) - set(ready)))}"
 
 
-def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+def _options(max_message_bytes: int, heartbeat_s: float) -> list[tuple[str, int]]:
+    """Of the channel; keys from grpc/impl/channel_arg_names.h.
+
+    gRPC pings only a connection that has been silent, and takes any byte for a pong. Nobody punishes a server's pings:
+    GOAWAY too_many_pings answers those of clients, which may come every 5 minutes by default, and so at a Flower
+    server. Ours allows its own clients what it does itself.
+    """
+    ping_ms = round(heartbeat_s * PING_SHARE * 1e3)
     return [
         ("grpc.so_reuseport", 0),  # else two servers share a port in silence
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_time_ms", ping_ms),
+        ("grpc.keepalive_timeout_ms", round(heartbeat_s * PONG_SHARE * 1e3)),
         ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", ping_ms // 2),
         ("grpc.keepalive_permit_without_calls", 0),
     ]
 
@@ -326,6 +374,7 @@ def start_server(
                 min_clients=min_clients,
                 wait_s=wait_s,
                 observer=observer,
+                strays=server.receipts.take,
             )
             return await _collect(rounds)
 

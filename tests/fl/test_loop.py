@@ -14,9 +14,9 @@ from fl.aggregate import WeightedMean
 from fl.in_process import InProcessProxy
 from fl.instrument import instrument
 from fl.loop import CallName, RoundResult, run_rounds
-from fl.messages import Config, Parameters
+from fl.messages import Array, Config, Parameters
 from fl.proxy import ClientInfo, ClientProxy
-from fl.strategy import Aggregator, Assignment
+from fl.strategy import Aggregator, Assignment, Experience
 from profiler.clock import SystemClock
 from profiler.errors import PreconditionError
 from tests.fl.clients import Unruly
@@ -46,6 +46,15 @@ class Scripted:
 
     def aggregator(self, round_: int, parameters: Parameters) -> Aggregator:
         return WeightedMean(parameters)
+
+    def observe(self, round_: int, calls: Sequence[Experience]) -> None:
+        pass
+
+    def state(self) -> list[Array]:
+        return []
+
+    def restore(self, state: Sequence[Array]) -> None:
+        pass
 
     def _config(self, round_: int, device: str) -> Config:
         return {"round": round_, "mode": self._modes.get(device, ""), "telemetry": "full", "seconds": 0.3}
@@ -170,7 +179,7 @@ def test_a_late_client_misses_a_round_and_joins_the_next() -> None:
         results = run(proxies, strategy, rounds=[1, 2], min_clients=2, wait_s=5.0)
     assert [result.n_selected for result in results] == [2, 2]
     assert [result.n_failures for result in results] == [1, 1]
-    assert proxies[1].n_late_replies >= 1
+    assert proxies[1].receipts.n_late >= 1
 
 
 def test_too_few_clients_are_waited_for_and_then_named() -> None:
