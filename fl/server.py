@@ -17,11 +17,14 @@ import re
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
 import grpc
 import grpc.aio
 
 from fl.calls import SharedEncoding
+from fl.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from fl.grpc_proxy import GrpcProxy, StreamTransport
 from fl.instrument import TELEMETRY_KEY
 from fl.limits import raise_open_files
@@ -30,6 +33,7 @@ from fl.messages import Array, GetParametersIns, GetPropertiesIns, Parameters
 from fl.proxy import ClientInfo, ClientProxy
 from fl.receipts import MAX_DEVICES, Receipts, Stray
 from fl.strategy import Adjusted, Assignment, Strategy
+from fl.threads import in_daemon_thread
 from profiler.clock import Clock, SystemClock
 from profiler.errors import ClientFailure, PreconditionError, UsageError
 
@@ -343,17 +347,27 @@ def start_server(
     certificates: tuple[bytes, bytes, bytes] | None = None,
     wait_s: float = 24 * 3600.0,
     observer: Observer | None = None,
+    checkpoint: str | Path | None = None,
+    heartbeat_s: float = HEARTBEAT_S,
 ) -> History:
     """Train for some rounds with whoever joins, then send everybody home. Blocks until it is done.
 
     `certificates` are the CA's, the server's own and its key, as PEM. Without initial parameters the first client is
-    asked for its own. `evaluate_fn` gives loss and accuracy of a global model. Raises PreconditionError where the
-    address cannot be used, or where fewer than `min_clients` come within `wait_s`.
+    asked for its own. `evaluate_fn` gives loss and accuracy of a global model. `checkpoint` is a file (.npz)
+    that the model and the strategy's state are written to after every round; where it is there already, training
+    goes on after its round, up to `num_rounds`, and `History.rounds` begins there. `heartbeat_s`: see `Server`.
+
+    Raises PreconditionError where the address or the checkpoint cannot be used, or where fewer than `min_clients` come
+    within `wait_s`.
     """
     settings = config or ServerConfig()
     if settings.num_rounds < 1:
         raise UsageError(f"num_rounds = {settings.num_rounds}: at least one round is needed.")
     server_clock = SystemClock()
+    kept = None if checkpoint is None else Path(checkpoint)
+    last = None if kept is None else read_checkpoint(kept, initial_parameters)
+    if last is not None:
+        strategy.restore(last.state)
 
     async def serve() -> History:
         server = Server(
@@ -361,14 +375,15 @@ def start_server(
             clock=server_clock,
             max_message_bytes=grpc_max_message_length,
             certificates=certificates,
+            heartbeat_s=heartbeat_s,
         )
         async with _until_farewell(server):
             await server.wait_for(min_clients, wait_s)
             rounds = run_rounds(
                 _with_timeout(strategy, settings.round_timeout),
                 server.proxies,
-                parameters=await _initial(initial_parameters, server),
-                rounds=range(1, settings.num_rounds + 1),
+                parameters=await _initial(last.arrays if last else initial_parameters, server),
+                rounds=range(last.round + 1 if last else 1, settings.num_rounds + 1),
                 clock=server_clock,
                 evaluate=evaluate_fn,
                 min_clients=min_clients,
@@ -376,7 +391,10 @@ def start_server(
                 observer=observer,
                 strays=server.receipts.take,
             )
-            return await _collect(rounds)
+            history = await _collect(rounds, partial(_keep, kept, strategy) if kept else None)
+            return (
+                replace(history, parameters=Parameters(tuple(last.arrays))) if last and not history.rounds else history
+            )
 
     return asyncio.run(serve())
 
@@ -390,14 +408,20 @@ async def _until_farewell(server: Server) -> AsyncIterator[None]:
         await server.farewell()
 
 
-async def _collect(rounds: AsyncIterator[RoundResult]) -> History:
+async def _collect(rounds: AsyncIterator[RoundResult], keep: Callable[[RoundResult], None] | None) -> History:
     kept: list[RoundResult] = []
     parameters: Parameters | None = None
     async for result in rounds:
         parameters = result.parameters
+        if keep is not None:
+            await in_daemon_thread(keep, result)
         kept.append(replace(result, parameters=Parameters(())))
         _log.info("round %d: %.1f s, accuracy %s", result.round, result.time_s, result.accuracy)
     return History(kept, parameters)
+
+
+def _keep(path: Path, strategy: Strategy, result: RoundResult) -> None:
+    write_checkpoint(path, Checkpoint(result.round, list(result.parameters.arrays), strategy.state()))
 
 
 async def _initial(arrays: Sequence[Array] | None, server: Server) -> Parameters:

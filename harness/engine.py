@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fl.checkpoint import Checkpoint
 from fl.loop import CallRecord, RoundResult, run_rounds
 from fl.messages import Array, Parameters
 from fl.proxy import ClientInfo, ClientProxy
@@ -25,7 +26,7 @@ from harness.plan import Task
 from harness.progress import Progress
 from harness.recorder import TaskContext, round_rows, stray_rows
 from harness.sessions import Sessions, dead_at_start
-from harness.store import Checkpoint, Done, Store
+from harness.store import Done, Store
 from profiler.clock import Clock
 from profiler.errors import PreconditionError
 from profiler.records import Row

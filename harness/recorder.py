@@ -11,7 +11,7 @@ from fl.loop import CallRecord, RoundResult
 from fl.proxy import CallTiming
 from fl.receipts import Stray
 from profiler.quantities import EnergyReading, Provenance, weakest
-from profiler.records import Row, SpanRecord, span_energy_columns, span_row
+from profiler.records import LATE, Row, SpanRecord, span_energy_columns, span_row
 
 MAX_REASONS = 4
 
@@ -144,7 +144,7 @@ def _late_row(context: TaskContext, stray: Stray, last_round: int) -> Row:
         "device": stray.device,
         "processor": stray.processor,
         "call": stray.call,
-        "name": "late",
+        "name": LATE,
         "span_id": f"{context.task}.{context.attempt}.{stray.device}.{stray.call}.late.{timing.sent_ns}",
         "clock": "server",
         "status": "error",

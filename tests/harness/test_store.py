@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from harness.store import Checkpoint, Store, cut_torn_line, new_run_id, open_for_resume
+from fl.checkpoint import Checkpoint
+from harness.store import Store, cut_torn_line, new_run_id, open_for_resume
 from profiler.errors import PreconditionError, ResultsError, SpecError
 from profiler.records import Row, encode_line, read_lines
 
