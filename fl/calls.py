@@ -201,12 +201,14 @@ class CallingProxy:
         task = self._exchange = asyncio.create_task(self._send(ins))
         task.add_done_callback(self._finished)
         began_ns = time.monotonic_ns()
+        came_late = partial(self._came_late, phase, _round_of(ins), began_ns, deadline_s)
         try:
             await asyncio.wait({task}, timeout=deadline_s)
-        finally:
-            if not task.done():
-                task.add_done_callback(partial(self._came_late, phase, _round_of(ins), began_ns, deadline_s))
+        except asyncio.CancelledError:  # the reply may be there all the same, and what it measured is known by now
+            task.add_done_callback(came_late)
+            raise
         if not task.done():
+            task.add_done_callback(came_late)
             raise ClientFailure(device, phase, f"no answer within {deadline_s:g} s")
         try:
             return task.result()
@@ -228,6 +230,8 @@ class CallingProxy:
 
     def _finished(self, task: asyncio.Task[_Received]) -> None:
         self._exchange = None
+        if not task.cancelled():
+            task.exception()  # looked at: where nobody waits any more, asyncio would log it as forgotten
         self.on_change()
 
     def _came_late(

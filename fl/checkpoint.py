@@ -50,7 +50,8 @@ def read_checkpoint(path: Path, like: Sequence[Array] | None = None) -> Checkpoi
     try:
         if path.stat().st_size > MAX_CHECKPOINT_BYTES:
             raise ValueError(f"larger than {MAX_CHECKPOINT_BYTES} bytes")
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: numpy leaves a file open that turns out to be no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays, state = _numbered(archive, "arr_"), _numbered(archive, "state_")
             round_ = int(archive["round"])
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:

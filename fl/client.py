@@ -44,7 +44,7 @@ INSTANCE_KEY = "fedmeter-instance"
 HEARTBEAT_KEY = "fedmeter-heartbeat-s"
 LEAST_HEARTBEAT_S = 1.0
 # To any gRPC server: pings more often than every 5 minutes are answered with GOAWAY too_many_pings by default.
-STRANGERS_PING_S, STRANGERS_PONG_S = 330.0, 20.0
+STRANGERS_PING_S, STRANGERS_PONG_S = 330.0, 60.0
 LONGEST_LEAVE_S = 24 * 3600
 
 _log = logging.getLogger("fl")
@@ -221,13 +221,14 @@ class _Connection:
 
 
 def _keepalive(heartbeat_s: float | None) -> list[tuple[str, int]]:
-    """A ping after two thirds of the heartbeat without a byte, and one third to answer it, as the server does."""
+    """A ping after a third of the heartbeat without a byte, and two thirds to answer it, as the server does."""
     ping_s, pong_s = (
-        (STRANGERS_PING_S, STRANGERS_PONG_S) if heartbeat_s is None else (heartbeat_s * 2 / 3, heartbeat_s / 3)
+        (STRANGERS_PING_S, STRANGERS_PONG_S) if heartbeat_s is None else (heartbeat_s / 3, heartbeat_s * 2 / 3)
     )
     return [
         ("grpc.keepalive_time_ms", round(ping_s * 1e3)),
         ("grpc.keepalive_timeout_ms", round(pong_s * 1e3)),
+        ("grpc.http2.ping_timeout_ms", round(pong_s * 1e3)),
         ("grpc.http2.max_pings_without_data", 0),
     ]
 

@@ -51,8 +51,10 @@ LIVENESS_DEADLINE_S = 2.0
 FAREWELL_S = 10.0
 SETTLE_S = 1.0
 CLOSE_S = 5.0
-HEARTBEAT_S = 30.0  # within which a vanished peer is found; the shares of it that go by before a ping and after
-PING_SHARE, PONG_SHARE = 2 / 3, 1 / 3
+HEARTBEAT_S = 30.0  # within which a vanished peer is found
+# The parts of it that pass in silence before a ping, and until the ping has failed. A pong waits behind what the kernel
+# has taken to send already, up to some MB: 20 s of a link of 1.6 Mbit/s. Slower links want a longer heartbeat.
+PING_SHARE, PONG_SHARE = 1 / 3, 2 / 3
 
 _ALL_PROPERTIES = GetPropertiesIns({TELEMETRY_KEY: "full"})
 
@@ -303,13 +305,14 @@ def _options(max_message_bytes: int, heartbeat_s: float) -> list[tuple[str, int]
     GOAWAY too_many_pings answers those of clients, which may come every 5 minutes by default, and so at a Flower
     server. Ours allows its own clients what it does itself.
     """
-    ping_ms = round(heartbeat_s * PING_SHARE * 1e3)
+    ping_ms, pong_ms = round(heartbeat_s * PING_SHARE * 1e3), round(heartbeat_s * PONG_SHARE * 1e3)
     return [
         ("grpc.so_reuseport", 0),  # else two servers share a port in silence
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.keepalive_time_ms", ping_ms),
-        ("grpc.keepalive_timeout_ms", round(heartbeat_s * PONG_SHARE * 1e3)),
+        ("grpc.keepalive_timeout_ms", pong_ms),
+        ("grpc.http2.ping_timeout_ms", pong_ms),  # in today's gRPC this one decides, and is a minute by default
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", ping_ms // 2),
         ("grpc.keepalive_permit_without_calls", 0),

@@ -244,10 +244,18 @@ def problems(
         found.append(f"{len(twice)} measurements are on disk twice, such as {twice[0]}")
     sent = {span_id for one in told.values() for span_id in set(one["measured"]) - set(one["left"])}
     if lost := sorted(sent - on_disk.keys()):
-        found.append(f"{len(lost)} of {len(sent)} measurements are not on disk, such as {lost[0]}")
+        found.append(
+            f"{len(lost)} of {len(sent)} measurements are not on disk, such as {lost[0]}: {_whose(options, lost)}"
+        )
     if growth(figures) > MAX_GROWTH:
         found.append(f"memory grew by a factor of {growth(figures):.2f}")
     return found
+
+
+def _whose(options: Options, span_ids: Sequence[str]) -> str:
+    roles = roles_of(options)
+    n_by_role = Counter(roles[span_id.partition("/")[0]] for span_id in span_ids)
+    return ", ".join(f"{n} of {role} ones" for role, n in n_by_role.most_common())
 
 
 def growth(figures: Figures) -> float:
