@@ -30,7 +30,7 @@ from profiler.records import SpanRecord
 
 GIANT_BYTES = 5 << 20  # the chaos server takes 4 MiB
 MISDEEDS = 0.3  # part of the rounds in which one that misbehaves does so
-GIVE_UP_S = 60.0
+GIVE_UP_S, GIVE_UP_DEADLINES = 3.0, 2  # without a server: the longer of so many seconds and deadlines
 
 _OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
@@ -60,7 +60,8 @@ class ChaosClient:
     async def live(self, address: str) -> None:
         """Until told to leave; give up where there has been no server for long."""
         longest_s, last_s = 0.1, time.monotonic()
-        while time.monotonic() - last_s < GIVE_UP_S:
+        patience_s = max(GIVE_UP_S, GIVE_UP_DEADLINES * self._deadline_s)
+        while time.monotonic() - last_s < patience_s:
             began_s = time.monotonic()
             try:
                 if await self._stream(address):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.soak.chaos import KINDS, MODEL, Figures, Options, chaos, groups_of, growth, problems, roles_of
 
-SMALL = Options(seed=7, clients=60, rounds=4, processes=2, faulty=1 / 3, deadline_s=1.5)
+SMALL = Options(seed=7, clients=60, rounds=4, processes=2, faulty=1 / 3, deadline_s=1.0)
 
 
 @pytest.mark.serial
