@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from fl.security import DEVICE_KEY, TOKEN_KEY, ServerSecurity, is_token
+from fl.security import DEVICE_KEY, INSTANCE_KEY, TOKEN_KEY, ServerSecurity, is_token
 from profiler.clock import Clock
 
 DEVICE_PATTERN = re.compile(r"[\w@.:+-]{1,128}", re.ASCII)
-MAX_REMEMBERED = 4_096  # addresses and device names whose joins are counted
+MAX_REMEMBERED = 4_096  # addresses and device names whose joins are counted, and processes that brought no name
+MAX_INSTANCE_CHARS = 128
 _CERTIFICATE = "x509_pem_cert"  # gRPC's name of what a caller has shown, and it has verified
 
 
@@ -51,7 +52,7 @@ class Access:
 class JoinRates:
     """How often one address, and one device, may join: at once, and then each second. A fleet may share an address."""
 
-    address_burst: int = 2_000
+    address_burst: int = 4_000
     address_per_s: float = 50.0
     device_burst: int = 60
     device_per_s: float = 1.0
@@ -65,15 +66,17 @@ class Caller:
     devices: tuple[str, ...] = ()
     tokens: tuple[str, ...] = ()
     has_certificate: bool = False
+    instance: str | None = None
 
     @classmethod
     def of(cls, peer: str, metadata: Iterable[tuple[str, str | bytes]], proof: Mapping[str, object]) -> Caller:
         """From gRPC's `peer()`, `invocation_metadata()` and `auth_context()`."""
-        told: dict[str, list[str]] = {DEVICE_KEY: [], TOKEN_KEY: []}
+        told: dict[str, list[str]] = {DEVICE_KEY: [], TOKEN_KEY: [], INSTANCE_KEY: []}
         for key, value in metadata:
             if key in told:
                 told[key].append(value if isinstance(value, str) else value.decode("latin-1"))
-        return cls(peer, tuple(told[DEVICE_KEY]), tuple(told[TOKEN_KEY]), _CERTIFICATE in proof)
+        instance = told[INSTANCE_KEY][0][:MAX_INSTANCE_CHARS] if told[INSTANCE_KEY] else None
+        return cls(peer, tuple(told[DEVICE_KEY]), tuple(told[TOKEN_KEY]), _CERTIFICATE in proof, instance)
 
     @property
     def address(self) -> str:
@@ -88,6 +91,7 @@ class Gate:
         rates = rates or JoinRates()
         self._access = access
         self._numbers = itertools.count(1)
+        self._given: OrderedDict[str, str] = OrderedDict()  # the name of each process that brought none
         self._addresses = _Buckets(rates.address_burst, rates.address_per_s, clock)
         self._devices = _Buckets(rates.device_burst, rates.device_per_s, clock)
 
@@ -96,7 +100,7 @@ class Gate:
         if not self._addresses.take(caller.address):
             raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many joins from this address; come more slowly")
         if not caller.devices:
-            return self._place(connected)
+            return self._place_again(caller, connected)
         device = self._named(caller)
         if not self._devices.take(device):
             raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, f"device {device} joins too often; come more slowly")
@@ -126,6 +130,16 @@ class Gate:
         if len(caller.tokens) != 1 or not is_token(caller.tokens[0], security.token):
             reason = "the token is missing or not this server's; give the client the server's token file"
             raise Refused(grpc.StatusCode.UNAUTHENTICATED, reason)
+
+    def _place_again(self, caller: Caller, connected: Collection[str]) -> str:
+        """The name of a client that brings none: the same one again where its process was here before."""
+        if caller.instance is None:
+            return self._place(connected)
+        name = self._given.pop(caller.instance, None) or self._place(connected)
+        self._given[caller.instance] = name
+        if len(self._given) > MAX_REMEMBERED:
+            self._given.popitem(last=False)
+        return name
 
     def _place(self, connected: Collection[str]) -> str:
         names = self._access.foreign

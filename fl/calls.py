@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,28 +34,24 @@ from fl.messages import (
     Scalar,
 )
 from fl.proxy import Answer, CallTiming, ClientInfo
+from fl.receipts import Receipts, Stray
 from fl.responder import HANDOVER_KEY, RECEIVED_KEY
+from fl.threads import off_loop
 from fl.wire import codec
 from fl.wire.measurement import RECORD_KEY, decode_spans
 from fl.wire.raw_tensors import decode_raw_reply, encode_raw_work
 from profiler.errors import ClientFailure, WireError
 from profiler.records import SpanRecord
 
-# Above this size a message is encoded and decoded in a thread: 1 MB takes about 1 ms, and other clients wait for it.
-THREAD_BYTES = 1_000_000
 MAX_CACHED_MESSAGES = 8
 MAX_DECODING = 2  # at once: decoding holds a model three times (message, protobuf's own, arrays)
-MAX_LATE_SPANS = 1_000
 TENSORS_KEY = "fedmeter.tensors"
 MEASURED_PREFIXES = ("fit.", "evaluate.")
-MAX_LATE_BYTES = 4 * 1024 * 1024  # of the records they came in; a span with its steps can be 80 kB
 _OWN_KEYS = frozenset({RECEIVED_KEY, HANDOVER_KEY, RECORD_KEY})
 
 _log = logging.getLogger("fl")
 
 R = TypeVar("R", GetPropertiesRes, GetParametersRes, FitRes, EvaluateRes)
-T = TypeVar("T")
-A = TypeVar("A")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +111,7 @@ class SharedEncoding:
         if self._part is None or self._parameters is not parameters:
             self._messages.clear()
             self._parameters = parameters
-            self._part = asyncio.ensure_future(_off_loop(parameters.n_bytes, codec.encode_parameters, parameters))
+            self._part = asyncio.ensure_future(off_loop(parameters.n_bytes, codec.encode_parameters, parameters))
         return await asyncio.shield(self._part)
 
 
@@ -131,18 +128,25 @@ class _Received:
 
 
 class CallingProxy:
-    """A ClientProxy over any Transport. `on_change` is called whenever `is_ready` may have changed."""
+    """A ClientProxy over any Transport. `on_change` is called whenever `is_ready` may have changed.
 
-    def __init__(self, info: ClientInfo, transport: Transport, encoding: SharedEncoding | None = None) -> None:
+    What a late reply tells goes to `receipts`.
+    """
+
+    def __init__(
+        self,
+        info: ClientInfo,
+        transport: Transport,
+        encoding: SharedEncoding | None = None,
+        receipts: Receipts | None = None,
+    ) -> None:
         self._info = info
         self._transport = transport
         self._encoding = encoding or SharedEncoding()
         self._exchange: asyncio.Task[_Received] | None = None
         self._is_abandoned = False
-        self._late_spans: list[SpanRecord] = []
-        self._late_bytes = 0
         self._offset = ClockOffset()
-        self.n_late_replies = 0
+        self.receipts = receipts or Receipts()
         self.on_change: Callable[[], None] = lambda: None
 
     @property
@@ -181,6 +185,11 @@ class CallingProxy:
     async def evaluate(self, ins: EvaluateIns, deadline_s: float | None) -> Answer[EvaluateRes]:
         return await self._call("evaluate", ins, EvaluateRes, deadline_s)
 
+    async def settled(self, timeout_s: float) -> None:
+        """Until no call is going on any more, but not longer than this."""
+        if self._exchange is not None:
+            await asyncio.wait({self._exchange}, timeout=timeout_s)
+
     async def farewell(self, seconds: int, deadline_s: float | None) -> None:
         """Tell the client to leave, for good (0) or for some seconds, and await its goodbye. Raises ClientFailure."""
         await self._ask("farewell", ReconnectIns(seconds), deadline_s)
@@ -190,13 +199,11 @@ class CallingProxy:
         reply = received.reply
         if not isinstance(reply, kind):
             reason = f"left: {reply.reason.name}" if isinstance(reply, DisconnectRes) else "answered another call"
-            raise ClientFailure(self._info.device, phase, reason)
+            raise ClientFailure(self._info.device, phase, reason, spans=received.spans)
         if reply.code is not Code.OK:
-            raise ClientFailure(self._info.device, phase, reply.message or f"answered {reply.code.name}")
-        late = tuple(self._late_spans)
-        self._late_spans.clear()
-        self._late_bytes = 0
-        return Answer(reply, self._timing(received), late + received.spans)
+            reason = reply.message or f"answered {reply.code.name}"
+            raise ClientFailure(self._info.device, phase, reason, spans=received.spans)
+        return Answer(reply, self._timing(received), received.spans)
 
     async def _ask(self, phase: str, ins: Instruction, deadline_s: float | None) -> _Received:
         device = self._info.device
@@ -205,11 +212,17 @@ class CallingProxy:
         self._is_abandoned = False
         task = self._exchange = asyncio.create_task(self._send(ins))
         task.add_done_callback(self._finished)
+        began_ns = time.monotonic_ns()
+        came_late = partial(self._came_late, phase, _round_of(ins), began_ns, deadline_s)
         try:
             await asyncio.wait({task}, timeout=deadline_s)
+        except asyncio.CancelledError:  # the reply may be there all the same, and what it measured is known by now
+            task.add_done_callback(came_late)
+            raise
         finally:
             self._is_abandoned = not task.done()
         if not task.done():
+            task.add_done_callback(came_late)
             raise ClientFailure(device, phase, f"no answer within {deadline_s:g} s")
         try:
             return task.result()
@@ -225,32 +238,40 @@ class CallingProxy:
         n_bytes = len(exchange.data)
         async with self._encoding.decoding:
             decode = partial(decode_raw_reply, model=getattr(ins, "parameters", None)) if is_raw else codec.decode_reply
-            reply = await _off_loop(n_bytes, decode, exchange.data)
+            reply = await off_loop(n_bytes, decode, exchange.data)
         exchange = replace(exchange, data=b"")  # a model's size, and the decoded one is another
         cleaned, own = _split(reply)
-        spans = await _off_loop(n_bytes, self._read_spans, own)
+        spans = self.receipts.fresh(self._info.device, await off_loop(n_bytes, self._read_spans, own))
         return _Received(cleaned, own, spans, len(request), exchange, n_bytes)
 
     def _finished(self, task: asyncio.Task[_Received]) -> None:
         self._exchange = None
-        # Asked always: who awaited it may have been cancelled in the moment in which it failed.
-        error = None if task.cancelled() else task.exception()
-        if self._is_abandoned and not task.cancelled() and error is None:
-            self.n_late_replies += 1
-            _log.info("%s: a late reply was dropped", self._info.device)
-            self._keep_late(task.result())
+        if not task.cancelled():
+            task.exception()  # asked always: who awaited it may have been cancelled in the moment in which it failed
         self.on_change()
 
-    def _keep_late(self, received: _Received) -> None:
-        """Keep the measurement of a late reply for the next answer. One client can have only so much kept."""
-        record = received.own.get(RECORD_KEY)
-        n_bytes = len(record) if isinstance(record, bytes) else 0
-        n_spans = len(self._late_spans) + len(received.spans)
-        if n_spans > MAX_LATE_SPANS or self._late_bytes + n_bytes > MAX_LATE_BYTES:
-            _log.warning("%s: the measurement of a late reply is dropped: too many are waiting", self._info.device)
+    def _came_late(
+        self, phase: str, round_: int | None, began_ns: int, deadline_s: float | None, task: asyncio.Task[_Received]
+    ) -> None:
+        """Nobody waits for this reply any more: keep what it tells, but never the update."""
+        if task.cancelled() or task.exception() is not None:
             return
-        self._late_spans += received.spans
-        self._late_bytes += n_bytes
+        received = task.result()
+        record = received.own.get(RECORD_KEY)
+        late_s = max(0.0, (time.monotonic_ns() - began_ns) / 1e9 - (deadline_s or 0.0))
+        self.receipts.keep(
+            Stray(
+                self._info.device,
+                self._info.processor,
+                received.spans,
+                phase,
+                round_,
+                self._timing(received),
+                late_s,
+            ),
+            len(record) if isinstance(record, bytes) else 0,
+        )
+        _log.info("%s: %s: the reply came %.1f s late and is not used", self._info.device, phase, late_s)
 
     def _read_spans(self, own: Config) -> tuple[SpanRecord, ...]:
         """A damaged measurement costs the measurement, not the update."""
@@ -303,8 +324,13 @@ def _telemetry_bytes(received: _Received) -> int:
 async def _raw_message(ins: Instruction) -> bytes:
     """Encoded for one client alone: phones with raw tensors are few, and their models small."""
     if isinstance(ins, (FitIns, EvaluateIns)):
-        return await _off_loop(ins.parameters.n_bytes, encode_raw_work, ins)
+        return await off_loop(ins.parameters.n_bytes, encode_raw_work, ins)
     return codec.encode_instruction(ins)
+
+
+def _round_of(ins: Instruction) -> int | None:
+    round_ = getattr(ins, "config", {}).get("round")
+    return round_ if isinstance(round_, int) and not isinstance(round_, bool) else None
 
 
 def _split(reply: Reply) -> tuple[Reply, Config]:
@@ -321,7 +347,3 @@ def _split(reply: Reply) -> tuple[Reply, Config]:
 def _partition(config: Config) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
     own = {key: value for key, value in config.items() if key in _OWN_KEYS}
     return {key: value for key, value in config.items() if key not in _OWN_KEYS}, own
-
-
-async def _off_loop(n_bytes: int, function: Callable[[A], T], argument: A) -> T:
-    return await asyncio.to_thread(function, argument) if n_bytes > THREAD_BYTES else function(argument)

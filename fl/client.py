@@ -13,9 +13,10 @@ import logging
 import os
 import queue
 import random
+import secrets
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from fl.responder import Responder
 from fl.security import (
     DEVICE_KEY,
     FOLDER_VARIABLE,
+    INSTANCE_KEY,
     ClientSecurity,
     bearer,
     channel_credentials,
@@ -45,8 +47,14 @@ from profiler.span import Profiler
 JOIN = "/flwr.proto.FlowerService/Join"
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 MAX_WAIT_S = 60.0
-FIRST_PAUSE_S, LONGEST_PAUSE_S, PAUSE_GROWTH = 0.1, 5.0, 1.6
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+CONNECT_S = 10.0
+STOOD_S = 2 * CONNECT_S  # a stream that lasted for so long was one to a server, also where no instruction came
 GOODBYE_S = 5.0
+HEARTBEAT_KEY = "fedmeter-heartbeat-s"
+LEAST_HEARTBEAT_S = 1.0
+# To any gRPC server: pings more often than every 5 minutes are answered with GOAWAY too_many_pings by default.
+STRANGERS_PING_S, STRANGERS_PONG_S = 330.0, 60.0
 LONGEST_LEAVE_S = 24 * 3600
 
 _log = logging.getLogger("fl")
@@ -106,7 +114,8 @@ def start_client(
     connection = _Connection(server_address, _metadata(device, token), credentials, grpc_max_message_length)
     wait_s = max_wait_s if max_wait_time is None else max_wait_time
     with instrumented.profiler:
-        _serve(connection, instrumented, _BackOff(wait_s, clock or SystemClock(), max_retries))
+        now = clock or SystemClock()
+        _serve(connection, instrumented, _BackOff(wait_s, now, max_retries), now)
 
 
 def start_numpy_client(*, server_address: str, client: object, **options: Any) -> None:
@@ -123,15 +132,21 @@ def _refuse(client: object, client_fn: object, transport: str | None, authentica
         raise UsageError("authentication_keys is not supported on grpc-bidi.", remedy="Use TLS: root_certificates.")
 
 
-def _serve(connection: _Connection, client: InstrumentedClient, backoff: _BackOff) -> None:
+def _serve(connection: _Connection, client: InstrumentedClient, backoff: _BackOff, clock: Clock) -> None:
     while True:
+        began_ns = clock.monotonic_ns()
+        broken: grpc.RpcError | None = None
+        leave: ReconnectIns | None = None
         try:
             leave = connection.run(client, backoff.reset)
-        except grpc.RpcError as error:
-            backoff.pause(connection.address, error)
+        except _Rejoin:
             continue
+        except grpc.RpcError as error:
+            broken = error
+        if clock.monotonic_ns() - began_ns > STOOD_S * 1e9:
+            backoff.reset()
         if leave is None:
-            backoff.pause(connection.address, None)
+            backoff.pause(connection.address, broken)
         elif leave.seconds <= 0:
             return
         else:
@@ -139,7 +154,11 @@ def _serve(connection: _Connection, client: InstrumentedClient, backoff: _BackOf
 
 
 class _BackOff:
-    """Pauses that grow and are jittered, so that a fleet does not come back in one moment; bounded in sum."""
+    """Pauses that grow and are jittered, so that a fleet does not come back in one moment; bounded in sum.
+
+    "Full jitter", from nothing to a limit that doubles: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture
+    Blog, 2015, which finds that it makes clients that compete for a server do the least work.
+    """
 
     def __init__(self, max_wait_s: float, clock: Clock, max_retries: int | None = None) -> None:
         self._max_wait_s = max_wait_s
@@ -150,7 +169,7 @@ class _BackOff:
 
     def reset(self) -> None:
         self._since_ns = self._clock.monotonic_ns()
-        self._pause_s = FIRST_PAUSE_S
+        self._longest_s = FIRST_PAUSE_S
         self._retries = 0
 
     def leave(self, seconds: int) -> None:
@@ -165,23 +184,33 @@ class _BackOff:
             raise DeviceError(f"{address}: the server refused this client: {what}.")
         waited_s = (self._clock.monotonic_ns() - self._since_ns) / 1e9
         is_worn_out = self._max_retries is not None and self._retries >= self._max_retries
-        if is_worn_out or waited_s + self._pause_s > self._max_wait_s:
+        pause_s = self._random.uniform(0.0, self._longest_s)
+        if is_worn_out or waited_s + pause_s > self._max_wait_s:
             raise PreconditionError(
                 f"{address}: no server for {waited_s:.1f} s: {what}.",
                 remedy="Start the server first, check address and port, or wait longer.",
             )
         self._retries += 1
         _log.info("%s: %s; trying again", address, what)
-        self._clock.sleep(self._pause_s * self._random.uniform(0.5, 1.0))
-        self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * PAUSE_GROWTH)
+        self._clock.sleep(pause_s)
+        self._longest_s = min(LONGEST_PAUSE_S, 2 * self._longest_s)
 
 
 def _explain(error: grpc.RpcError) -> str:
     return f"{error.code().name}: {error.details()}"
 
 
+class _Rejoin(Exception):
+    """The server can be watched more closely than this connection does: make another, before anything is answered."""
+
+
 class _Connection:
-    """One stream after another to one server."""
+    """One stream after another to one server.
+
+    The heartbeat is an option of a connection, and a server tells only on one whether it may be pinged: ours says so
+    in its metadata, with the first instruction. Until then a server is a stranger. A client that named its device is
+    only asked for its properties then; one without a name may be told to train at once, and does not rejoin.
+    """
 
     def __init__(
         self,
@@ -192,13 +221,16 @@ class _Connection:
     ) -> None:
         self.address = address
         self._credentials = credentials
-        self._metadata = metadata
+        self._heartbeat_s: float | None = None
+        self._has_name = any(key == DEVICE_KEY for key, _ in metadata)
+        self._metadata = (*metadata, (INSTANCE_KEY, secrets.token_hex(16)))
         self._options = [
             ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.max_receive_message_length", max_message_bytes),
             # grpc's own pause after a refused connection would outlast ours
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.min_reconnect_backoff_ms", round(CONNECT_S * 1e3)),  # the time one attempt has
             ("grpc.use_local_subchannel_pool", 1),
         ]
         if credentials is None and is_loopback(address):
@@ -207,7 +239,7 @@ class _Connection:
     def run(self, client: InstrumentedClient, on_instruction: Callable[[], None]) -> ReconnectIns | None:
         """Join and answer until told to leave; None where the server ended the stream without a word.
 
-        Raises grpc.RpcError where the stream breaks.
+        Raises grpc.RpcError where the stream breaks, _Rejoin where another connection is better.
         """
         with self._channel() as channel:
             replies: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -218,6 +250,7 @@ class _Connection:
                 for data in instructions:
                     received_ns = client.clock.monotonic_ns()
                     on_instruction()
+                    self._learn_heartbeat(instructions)
                     response = responder.answer(data, received_ns)
                     replies.put(response.data)
                     if response.leave is not None:
@@ -229,10 +262,45 @@ class _Connection:
                 instructions.cancel()
         return None
 
+    def _learn_heartbeat(self, instructions: grpc.Call) -> None:
+        """Raises _Rejoin where the server allows another heartbeat than this connection has."""
+        if not self._has_name:
+            return
+        told_s = _heartbeat_s(instructions.initial_metadata())
+        if told_s != self._heartbeat_s:
+            self._heartbeat_s = told_s
+            raise _Rejoin
+
     def _channel(self) -> grpc.Channel:
+        options = [*self._options, *_keepalive(self._heartbeat_s)]
         if self._credentials is None:
-            return grpc.insecure_channel(self.address, options=self._options)
-        return grpc.secure_channel(self.address, self._credentials, options=self._options)
+            return grpc.insecure_channel(self.address, options=options)
+        return grpc.secure_channel(self.address, self._credentials, options=options)
+
+
+def _keepalive(heartbeat_s: float | None) -> list[tuple[str, int]]:
+    """A ping after a third of the heartbeat without a byte, and two thirds to answer it, as the server does."""
+    ping_s, pong_s = (
+        (STRANGERS_PING_S, STRANGERS_PONG_S) if heartbeat_s is None else (heartbeat_s / 3, heartbeat_s * 2 / 3)
+    )
+    return [
+        ("grpc.keepalive_time_ms", round(ping_s * 1e3)),
+        ("grpc.keepalive_timeout_ms", round(pong_s * 1e3)),
+        ("grpc.http2.ping_timeout_ms", round(pong_s * 1e3)),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+
+
+def _heartbeat_s(metadata: Iterable[tuple[str, str | bytes]] | None) -> float | None:
+    """What a server of ours allows; None of any other, and where it says nonsense."""
+    for key, value in metadata or ():
+        if key == HEARTBEAT_KEY:
+            try:
+                told_s = float(value)
+            except ValueError:
+                return None
+            return told_s if LEAST_HEARTBEAT_S <= told_s < STRANGERS_PING_S else None
+    return None
 
 
 def _part(instructions: grpc.Call, replies: queue.SimpleQueue[bytes | None]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fl.calls import CallingProxy, Exchange, SharedEncoding, TransportError
 from fl.proxy import ClientInfo
+from fl.receipts import Receipts
 from profiler.clock import Clock
 
 if TYPE_CHECKING:
@@ -71,12 +72,22 @@ class StreamTransport:
 
 
 class GrpcProxy(CallingProxy):
-    """A ClientProxy over one stream; made by `fl.server.Server`."""
+    """A ClientProxy over one stream; made by `fl.server.Server`. `instance` tells processes of one device apart."""
 
-    def __init__(self, info: ClientInfo, stream: StreamTransport, encoding: SharedEncoding, peer: str) -> None:
-        super().__init__(info, stream, encoding)
+    def __init__(
+        self,
+        info: ClientInfo,
+        stream: StreamTransport,
+        encoding: SharedEncoding,
+        peer: str,
+        *,
+        receipts: Receipts | None = None,
+        instance: str | None = None,
+    ) -> None:
+        super().__init__(info, stream, encoding, receipts)
         self.stream = stream
         self.peer = peer
+        self.instance = instance
 
     def break_off(self, reason: str) -> None:
         self.stream.break_off(reason)

@@ -50,10 +50,16 @@ T = TypeVar("T")
 
 
 class Spool:
-    """Span records that wait to be sent, oldest first, each once. Bounded: the oldest go, and are counted."""
+    """Span records that wait to be sent, oldest first, each once. Bounded: the oldest go, and are counted.
+
+    Whether a reply arrived is known only once the next instruction comes on the same connection. Until then what it
+    carried is on its way, and `give_back` puts it first in line again where the connection broke instead. A server of
+    ours lets a span that comes twice so pass once.
+    """
 
     def __init__(self) -> None:
         self._records: dict[str, SpanRecord] = {}
+        self._on_the_way: list[SpanRecord] = []
         self._lock = threading.Lock()
         self.n_lost = 0
 
@@ -65,10 +71,22 @@ class Spool:
                 self.n_lost += 1
 
     def take(self) -> list[SpanRecord]:
-        """Up to `MAX_SENT_SPANS` records, which are forgotten here."""
+        """Up to `MAX_SENT_SPANS` records to send. Those taken before are taken to have arrived."""
         with self._lock:
             ids = list(self._records)[:MAX_SENT_SPANS]
-            return [self._records.pop(span_id) for span_id in ids]
+            self._on_the_way = [self._records.pop(span_id) for span_id in ids]
+            return list(self._on_the_way)
+
+    def confirm(self) -> None:
+        """What was taken last has arrived."""
+        with self._lock:
+            self._on_the_way = []
+
+    def give_back(self) -> None:
+        """What was taken last may not have arrived."""
+        with self._lock:
+            self._records = {record.span_id: record for record in self._on_the_way} | self._records
+            self._on_the_way = []
 
 
 class InstrumentedClient:

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from functools import partial
+from typing import Literal, Protocol, TypeVar
 
 from fl.messages import EvaluateIns, EvaluateRes, FitIns, FitRes, Parameters
 from fl.proxy import Answer, ClientInfo, ClientProxy
+from fl.receipts import Stray
 from fl.strategy import Aggregator, Assignment, Experience, Strategy
+from fl.threads import in_daemon_thread, off_loop
 from profiler.clock import Clock
 from profiler.errors import ClientFailure, PreconditionError
+from profiler.records import SpanRecord
 
 CallName = Literal["fit", "evaluate"]
 POLL_S = 0.05
+FOLD_LIMIT_S = 120.0  # folding in takes some 10 ms for 45 MB; what takes longer than this will never end
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
     """One call of one round: an answer, or the failure's reason. `config` is what was sent.
 
-    A fit answer kept here has no parameters any more: they were folded in.
+    A fit answer kept here has no parameters any more: they were folded in. `refused_spans` came with a reply whose
+    update was not taken.
     """
 
     device: str
@@ -31,11 +39,19 @@ class CallRecord:
     config: dict[str, object]
     answer: Answer[FitRes] | Answer[EvaluateRes] | None = None
     failure: str | None = None
+    refused_spans: tuple[SpanRecord, ...] = ()
+
+    @property
+    def spans(self) -> tuple[SpanRecord, ...]:
+        """What the client measured, whether its update was taken or not."""
+        return self.refused_spans if self.answer is None else self.answer.spans
 
 
 @dataclass(frozen=True, slots=True)
 class RoundResult:
     """What one round gave. `time_s` excludes `server_s`, the server's own aggregation and evaluation.
+
+    `strays` are the late replies and other spans that came since the round before, to calls of this round or earlier.
 
     The `*_ns` windows are on the server's monotonic clock: first instruction sent to last accepted result, per phase.
     """
@@ -52,6 +68,12 @@ class RoundResult:
     accuracy: float | None
     n_selected: int
     n_results: int
+    strays: tuple[Stray, ...] = ()
+
+    @property
+    def n_late(self) -> int:
+        """Replies that came after their deadline."""
+        return sum(stray.late_s is not None for stray in self.strays)
 
     @property
     def n_failures(self) -> int:
@@ -86,6 +108,7 @@ async def run_rounds(
     wait_s: float = 60.0,
     observer: Observer | None = None,
     energies_of: Callable[[Sequence[CallRecord]], Mapping[str, float]] = lambda calls: {},
+    strays: Callable[[], Sequence[Stray]] = list,
 ) -> AsyncIterator[RoundResult]:
     """Train round by round, from `parameters` on; one result a round, as soon as it is over.
 
@@ -93,7 +116,10 @@ async def run_rounds(
     a global model, None for what is not known; it runs in a thread. A call that fails is recorded in its round, and the
     round goes on without it.
     `energies_of` gives the joules of fit calls, by device, that clients' own meters do not tell, for the strategy.
-    Raises PreconditionError where fewer than `min_clients` clients are ready within `wait_s`.
+    `strays` hands over what came with late replies, each once (`Receipts.take`).
+
+    Raises PreconditionError where fewer than `min_clients` clients are ready within `wait_s`, and where the strategy's
+    folding of one update does not end within `FOLD_LIMIT_S`.
     """
     caller = _Caller(proxies, clock, observer or SilentObserver())
     for round_ in rounds:
@@ -102,7 +128,7 @@ async def run_rounds(
         fit_calls, fit_window = await caller.fit(round_, strategy.configure_fit(round_, clients), parameters, fit)
         began_ns = clock.monotonic_ns()
         parameters = fit.aggregator.result() or parameters
-        loss, accuracy = (None, None) if evaluate is None else await asyncio.to_thread(evaluate, parameters)
+        loss, accuracy = (None, None) if evaluate is None else await in_daemon_thread(evaluate, parameters)
         server_ns = fit.folding_ns + clock.monotonic_ns() - began_ns
         strategy.observe(round_, experiences(fit_calls, energies_of(fit_calls)))
         infos = [proxy.info for proxy in proxies() if proxy.is_ready]
@@ -122,6 +148,7 @@ async def run_rounds(
             accuracy=accuracy,
             n_selected=len(fit_calls),
             n_results=sum(call.failure is None for call in fit_calls),
+            strays=tuple(strays()),
         )
 
 
@@ -164,14 +191,27 @@ class _FitPhase:
         self._turn = asyncio.Lock()
 
     async def fold(self, device: str, answer: Answer[FitRes]) -> Answer[FitRes]:
-        """The answer without its parameters. Raises ClientFailure where the update is refused."""
+        """The answer without its parameters. Raises ClientFailure, with its spans, where the update is refused."""
         async with self._turn:
             began_ns = self._clock.monotonic_ns()
             try:
-                await asyncio.to_thread(self.aggregator.fold, device, answer.result)
+                await self._bounded_fold(device, answer.result)
+            except ClientFailure as failure:
+                failure.spans = answer.spans
+                raise
             finally:
                 self.folding_ns += self._clock.monotonic_ns() - began_ns
         return replace(answer, result=replace(answer.result, parameters=Parameters(())))
+
+    async def _bounded_fold(self, device: str, update: FitRes) -> None:
+        fold = partial(self.aggregator.fold, device)
+        try:
+            await asyncio.wait_for(off_loop(update.parameters.n_bytes, fold, update), FOLD_LIMIT_S)
+        except asyncio.TimeoutError:
+            raise PreconditionError(
+                f"{device}: folding its update in did not end within {FOLD_LIMIT_S:g} s.",
+                remedy="The strategy's aggregator is stuck: its fold must only do arithmetic.",
+            ) from None
 
 
 class _Caller:
@@ -205,8 +245,8 @@ class _Caller:
         """The records in the order of the assignments, and the window from the first instruction to the last result."""
         began_ns = self._clock.monotonic_ns()
         by_device = {proxy.info.device: proxy for proxy in self._proxies()}
-        records = await asyncio.gather(
-            *(self._one(round_, name, part, by_device.get(part.device), call) for part in assignments)
+        records = await _gather_or_none(
+            self._one(round_, name, part, by_device.get(part.device), call) for part in assignments
         )
         sent = [record.answer.timing.sent_ns for record in records if record.answer is not None]
         received = [record.answer.timing.received_ns for record in records if record.answer is not None]
@@ -220,19 +260,30 @@ class _Caller:
         device = assignment.device
         answer: Answer[FitRes] | Answer[EvaluateRes] | None = None
         reason: str | None = None
+        refused: tuple[SpanRecord, ...] = ()
         self._observer.call_started(round_, name, device)
         try:
             if proxy is None:
                 raise ClientFailure(device, name, "the client has left")
             answer = await call(proxy, assignment)
         except ClientFailure as failure:
-            reason = failure.reason
+            reason, refused = failure.reason, failure.spans
         self._observer.call_finished(round_, name, device, reason)
         processor = "" if proxy is None else proxy.info.processor
-        return CallRecord(device, processor, name, dict(assignment.config), answer, reason)
+        return CallRecord(device, processor, name, dict(assignment.config), answer, reason, refused)
 
 
 _Call = Callable[[ClientProxy, Assignment], Awaitable["Answer[FitRes] | Answer[EvaluateRes]"]]
+
+
+async def _gather_or_none(calls: Iterable[Coroutine[None, None, T]]) -> list[T]:
+    """The results in order. Where one raises, the others are ended before it goes on: none outlives its round."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _ready_clients(

@@ -61,15 +61,23 @@ class Responder:
 
     An exception in user code becomes an error status with its message, so that the server can tell device, phase and
     reason, and the client stays. Bytes that are no instruction raise WireError: there is nothing to answer then.
+
+    Strict ping-pong: an instruction confirms the reply before it, and what the last reply of an earlier connection
+    carried may be lost, so it is sent again.
     """
 
     def __init__(self, client: InstrumentedClient) -> None:
         self._client = client
+        self._has_replied = False
+        client.spool.give_back()
         self._wait = ExitStack()
 
     def answer(self, data: bytes, received_ns: int) -> Response:
         """`received_ns`: when the whole instruction was there, on the client's clock. Raises WireError."""
         self.close()
+        if self._has_replied:
+            self._client.spool.confirm()
+        self._has_replied = True
         with self._client.profiler.span("receive") if codec.carries_work(data) else nullcontext() as span:
             ins = codec.decode_instruction(data)
             if span is not None:

@@ -35,6 +35,7 @@ FOLDER_VARIABLE = "FEDMETER_TLS"
 """The environment variable that tells a client its security folder. A path, never a secret."""
 
 DEVICE_KEY = "fedmeter-device"
+INSTANCE_KEY = "fedmeter-instance"  # a number that each process draws, so that it is known again
 """The gRPC metadata that names a device of ours."""
 TOKEN_KEY = "authorization"
 TOKEN_BYTES = 32

@@ -1,7 +1,11 @@
 """The RPC server: every client that joins becomes a proxy. `fl.standalone` trains with them.
 
 Speaks Flower's legacy `grpc-bidi` transport: `/flwr.proto.FlowerService/Join`, raw bytes, strict ping-pong. Our own
-clients name their device in the gRPC metadata `fedmeter-device`; others are `client-1`, `client-2`, ...
+clients name their device in the gRPC metadata `fedmeter-device`, and their process in `fedmeter-instance`; others are
+`client-1`, `client-2`, ...
+
+A process has one stream at a time. So where an instance joins again, its earlier stream is dead, whatever TCP says of
+it. Another process under the same name waits until the earlier one is known to be gone: the heartbeat finds that out.
 """
 
 from __future__ import annotations
@@ -20,8 +24,10 @@ from fl.admission import Access, Caller, Gate, JoinRates, Refused
 from fl.calls import SharedEncoding
 from fl.grpc_proxy import GrpcProxy, StreamTransport
 from fl.instrument import TELEMETRY_KEY
+from fl.limits import raise_open_files
 from fl.messages import Config, GetPropertiesIns
 from fl.proxy import ClientInfo, ClientProxy, TensorEncoding
+from fl.receipts import Receipts, Stray
 from fl.security import ServerSecurity, Triple, bind, check_binding
 from profiler.clock import Clock, SystemClock
 from profiler.errors import ClientFailure, PreconditionError
@@ -29,8 +35,8 @@ from profiler.errors import ClientFailure, PreconditionError
 SERVICE = "flwr.proto.FlowerService"
 METHOD = "Join"
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
-MAX_CLIENTS = 1_000
-KEEPALIVE_MS = 210_000  # as Flower's: shorter pings are answered with GOAWAY by servers in between
+HEARTBEAT_KEY = "fedmeter-heartbeat-s"
+MAX_STREAMS = 4_000
 N_PROBES = 3  # of the clock offset, right after joining
 PROBE_DEADLINE_S = 10.0
 FIRST_ANSWER_S = 30.0  # a thousand clients that start at once on two cores need some of it
@@ -41,8 +47,12 @@ MAX_METADATA_BYTES = 16 * 1024
 MAX_PROPERTIES = 256
 MAX_PROPERTY_CHARS = 1_000
 FAREWELL_S = 10.0
-POLL_S = 0.02
 SETTLE_S = 1.0
+CLOSE_S = 5.0
+HEARTBEAT_S = 30.0  # within which a vanished peer is found
+# The parts of it that pass in silence before a ping, and until the ping has failed. A pong waits behind what the kernel
+# has taken to send already, up to some MB: 20 s of a link of 1.6 Mbit/s. Slower links want a longer heartbeat.
+PING_SHARE, PONG_SHARE = 1 / 3, 2 / 3
 
 _ALL_PROPERTIES = GetPropertiesIns({TELEMETRY_KEY: "full"})
 
@@ -58,7 +68,7 @@ class Limits:
     off may come back.
     """
 
-    clients: int = MAX_CLIENTS
+    clients: int = MAX_STREAMS
     handshake_s: float = 20.0
     idle_s: float = 60.0
     probe_s: float = FIRST_ANSWER_S
@@ -71,6 +81,10 @@ class Server:
 
     `describe` maps a device id to what is known of it beforehand, such as its processor's label.
     `foreign_tensors` is how the tensors of clients are encoded that do not name their device.
+
+    A device that vanishes without a word (a pulled cable, no power) is found within about `heartbeat_s` by HTTP/2
+    pings, which every gRPC client answers by itself, also while it trains; one that is stopped for so long counts as
+    vanished, and joins again. What came with late replies waits in `receipts`.
     """
 
     def __init__(
@@ -84,7 +98,9 @@ class Server:
         access: Access | None = None,
         limits: Limits | None = None,
         foreign_tensors: TensorEncoding = "npy",
+        heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
+        self.receipts = Receipts()
         self.address = address
         self.port = 0
         self.foreign_port = 0
@@ -95,6 +111,7 @@ class Server:
         self._limits = limits or Limits()
         self._gate = Gate(self._access, self._clock, self._limits.joins)
         self._foreign_tensors: TensorEncoding = foreign_tensors
+        self._heartbeat_s = heartbeat_s
         self._encoding = SharedEncoding()
         self._connected: dict[str, GrpcProxy] = {}
         self._joined: set[GrpcProxy] = set()  # those of them that have been introduced
@@ -110,9 +127,9 @@ class Server:
         security = self._access.security
         for address in self._addresses():
             check_binding(address, has_tls=security.certificates is not None, insecure=self._access.insecure)
-        server = grpc.aio.server(
-            options=_options(self._max_message_bytes, self._limits), maximum_concurrent_rpcs=self._limits.clients
-        )
+        raise_open_files(self._limits.clients)
+        options = _options(self._max_message_bytes, self._limits, self._heartbeat_s)
+        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=self._limits.clients)
         join = grpc.stream_stream_rpc_method_handler(self._join)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: join}),))
         self.port = bind(server, self.address, security)
@@ -128,12 +145,12 @@ class Server:
         return [self.address] if foreign is None else [self.address, foreign]
 
     async def close(self) -> None:
-        """End all streams at once."""
+        """End all streams at once. Bounded, whatever a stream is doing."""
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
         if self._server is not None:
-            await self._server.stop(grace=None)
+            await asyncio.wait({asyncio.ensure_future(self._server.stop(grace=None))}, timeout=CLOSE_S)
             self._server = None
         for proxy in list(self._connected.values()):
             proxy.break_off("the server was closed")
@@ -188,10 +205,9 @@ class Server:
     async def _part(self, proxy: GrpcProxy, timeout_s: float) -> None:
         loop = asyncio.get_running_loop()
         until_s = loop.time() + timeout_s
-        while not proxy.is_ready and proxy.lost is None and loop.time() < until_s:
-            await asyncio.sleep(POLL_S)
+        await proxy.settled(timeout_s)
         try:
-            await proxy.farewell(0, max(POLL_S, until_s - loop.time()))
+            await proxy.farewell(0, max(0.0, until_s - loop.time()))
         except ClientFailure as failure:
             _log.info("farewell: %s", failure)
 
@@ -206,7 +222,7 @@ class Server:
             self._handlers.add(handler)
             handler.add_done_callback(self._handlers.discard)
         # At once, not with the first message: an abort while that is under way would send it again, which gRPC refuses.
-        await context.send_initial_metadata(())
+        await context.send_initial_metadata(((HEARTBEAT_KEY, f"{self._heartbeat_s:g}"),))
         caller = Caller.of(context.peer(), context.invocation_metadata() or (), context.auth_context())
         try:
             device = await self._admit(caller)
@@ -214,7 +230,14 @@ class Server:
             _log.info("%s: refused: %s", caller.peer, refused)
             await context.abort(refused.code, str(refused))
         stream = StreamTransport(context, self._clock)
-        proxy = GrpcProxy(self._info(device, caller), stream, self._encoding, caller.peer)
+        proxy = GrpcProxy(
+            self._info(device, caller),
+            stream,
+            self._encoding,
+            caller.peer,
+            receipts=self.receipts,
+            instance=caller.instance,
+        )
         self._connected[device] = proxy
         self._contexts[proxy] = context
         probing = asyncio.create_task(self._introduce(proxy, bool(caller.devices)))
@@ -270,6 +293,7 @@ class Server:
                 for question in (_ALL_PROPERTIES, *[GetPropertiesIns()] * (N_PROBES - 1)):
                     answer = await proxy.get_properties(question, self._limits.probe_s)
                     proxy.describe(_bounded(answer.result.properties))
+                    self.receipts.keep(Stray(proxy.info.device, proxy.info.processor, answer.spans))
             except ClientFailure as failure:
                 _log.info("probe: %s", failure)
                 if proxy.is_overdue:  # it has never said a word: it must not hold a name and a place
@@ -285,7 +309,8 @@ class Server:
         """The device id of a caller. Raises Refused."""
         device = self._gate.admit(caller, self._connected)
         while (present := self._connected.get(device)) is not None:
-            if await _is_alive(present):
+            is_same_process = caller.instance is not None and caller.instance == present.instance
+            if not is_same_process and await _is_alive(present):
                 reason = f"device {device} is connected already, from {present.peer}; give each client its own id"
                 raise Refused(grpc.StatusCode.ALREADY_EXISTS, reason)
             reason = "the device came back on a new connection"
@@ -331,19 +356,27 @@ def _missing(wanted: int | Collection[str], ready: Collection[str]) -> str:
     return f"not ready: {', '.join(sorted(set(wanted) - set(ready)))}"
 
 
-def _options(max_message_bytes: int, limits: Limits) -> list[tuple[str, int]]:
+def _options(max_message_bytes: int, limits: Limits, heartbeat_s: float) -> list[tuple[str, int]]:
+    """Of the channel; keys from grpc/impl/channel_arg_names.h.
+
+    gRPC pings only a connection that has been silent, and takes any byte for a pong. Nobody punishes a server's pings:
+    GOAWAY too_many_pings answers those of clients, which may come every 5 minutes by default, and so at a Flower
+    server. Ours allows its own clients what it does itself.
+    """
+    ping_ms, pong_ms = round(heartbeat_s * PING_SHARE * 1e3), round(heartbeat_s * PONG_SHARE * 1e3)
     return [
         ("grpc.so_reuseport", 0),  # else two servers share a port in silence
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_time_ms", ping_ms),
+        ("grpc.keepalive_timeout_ms", pong_ms),
+        ("grpc.http2.ping_timeout_ms", pong_ms),  # in today's gRPC this one decides, and is a minute by default
         ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", ping_ms // 2),
         ("grpc.keepalive_permit_without_calls", 0),
         ("grpc.server_handshake_timeout_ms", round(limits.handshake_s * 1e3)),
-        (
-            "grpc.max_connection_idle_ms",
-            round(limits.idle_s * 1e3),
-        ),  # without a stream; it does not touch one that waits
+        # without a stream: it does not touch one that waits
+        ("grpc.max_connection_idle_ms", round(limits.idle_s * 1e3)),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ]

@@ -8,15 +8,19 @@ import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
 from fl.admission import Access
+from fl.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from fl.flower_style import FedAvg
 from fl.loop import CallRecord, Observer, RoundResult, run_rounds
 from fl.messages import Array, EvaluateRes, FitRes, GetParametersIns, Parameters, Scalar
 from fl.proxy import ClientInfo
 from fl.security import ServerSecurity, Triple
-from fl.server import MAX_MESSAGE_BYTES, PROBE_DEADLINE_S, Server
+from fl.server import HEARTBEAT_S, MAX_MESSAGE_BYTES, PROBE_DEADLINE_S, Server
 from fl.strategy import Adjusted, Assignment, Strategy
+from fl.threads import in_daemon_thread
 from profiler.clock import SystemClock
 from profiler.errors import PreconditionError, UsageError
 
@@ -91,6 +95,8 @@ def start_server(
     describe: Callable[[str], ClientInfo] = ClientInfo,
     wait_s: float = 24 * 3600.0,
     observer: Observer | None = None,
+    checkpoint: str | Path | None = None,
+    heartbeat_s: float = HEARTBEAT_S,
 ) -> History:
     """Train for some rounds with whoever joins, then send everybody home. Blocks until it is done.
 
@@ -100,15 +106,22 @@ def start_server(
     of a device beforehand: its processor's label, and how its tensors are encoded.
 
     Without certificates an address that other machines can reach is refused unless `insecure` is said; `access` says
-    more precisely who may join, instead of both.
+    more precisely who may join, instead of both. `heartbeat_s`: see `Server`.
 
-    Raises UsageError for what is not supported, PreconditionError where the address cannot or must not be used, or
-    where fewer than `min_clients` come within `wait_s`.
+    `checkpoint` is a file (.npz) that the model and the strategy's state are written to after every round; where it is
+    there already, training goes on after its round, up to `num_rounds`, and `History.rounds` begins there.
+
+    Raises UsageError for what is not supported, PreconditionError where the address or the checkpoint cannot be used,
+    or where fewer than `min_clients` come within `wait_s`.
     """
     settings = config or ServerConfig()
     _refuse(server, client_manager, settings.num_rounds)
     plan = _plan(strategy or FedAvg(), min_clients, initial_parameters, evaluate_fn)
     clock = SystemClock()
+    path = None if checkpoint is None else Path(checkpoint)
+    last = None if path is None else read_checkpoint(path, None if plan.initial is None else plan.initial.arrays)
+    if last is not None:
+        plan.strategy.restore(last.state)
 
     async def serve() -> History:
         listening = Server(
@@ -118,27 +131,36 @@ def start_server(
             max_message_bytes=grpc_max_message_length,
             access=access or Access(ServerSecurity(certificates), insecure=insecure),
             foreign_tensors="npy" if plan.style is None else plan.style.foreign_tensors,
+            heartbeat_s=heartbeat_s,
         )
         async with _until_farewell(listening):
             await listening.wait_for(plan.min_clients, wait_s)
-            parameters = await _initial(plan.initial, listening)
-            kept = await asyncio.to_thread(_Kept, plan, parameters)
+            parameters = Parameters(tuple(last.arrays)) if last else await _initial(plan.initial, listening)
+            done = last.round if last else 0
+            kept = await asyncio.to_thread(_Kept, plan, parameters, done)
             rounds = run_rounds(
                 _with_timeout(plan.strategy, settings.round_timeout),
                 listening.proxies,
                 parameters=parameters,
-                rounds=range(1, settings.num_rounds + 1),
+                rounds=range(done + 1, settings.num_rounds + 1),
                 clock=clock,
                 evaluate=kept.evaluate,
                 min_clients=plan.min_clients,
                 wait_s=wait_s,
                 observer=observer,
+                strays=listening.receipts.take,
             )
             async for result in rounds:
+                if path is not None:
+                    await in_daemon_thread(partial(_keep, path, plan.strategy), result)
                 kept.add(result)
         return kept.history()
 
     return asyncio.run(serve())
+
+
+def _keep(path: Path, strategy: Strategy, result: RoundResult) -> None:
+    write_checkpoint(path, Checkpoint(result.round, list(result.parameters.arrays), strategy.state()))
 
 
 def _refuse(server: object, client_manager: object, num_rounds: int) -> None:
@@ -182,11 +204,11 @@ def _plan(
 class _Kept:
     """Gathers the history. Its `evaluate` is called once a round, before that round's `add`."""
 
-    def __init__(self, plan: _Plan, initial: Parameters) -> None:
+    def __init__(self, plan: _Plan, initial: Parameters, rounds_done: int) -> None:
         self._style = plan.style
         self._history = History(strategy=plan.strategy.name)
         self._parameters = initial
-        self._round = 0
+        self._round = rounds_done
         self._initial_loss: float | None = None
         self.evaluate: Evaluate | None = plan.evaluate
         if plan.style is not None and plan.style.evaluate_fn is not None:

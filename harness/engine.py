@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fl.admission import Access
+from fl.checkpoint import Checkpoint
 from fl.loop import CallRecord, RoundResult, run_rounds
 from fl.messages import Array, Parameters
 from fl.proxy import ClientInfo, ClientProxy
@@ -25,9 +26,9 @@ from harness.launcher import JoinSpec, Launcher, launcher_class
 from harness.meter import HOST, HostMeter
 from harness.plan import Task
 from harness.progress import Progress
-from harness.recorder import IgnoredCutoffs, TaskContext, round_rows
+from harness.recorder import IgnoredCutoffs, TaskContext, round_rows, stray_rows
 from harness.sessions import Sessions, dead_at_start
-from harness.store import Checkpoint, Done, Store
+from harness.store import Done, Store
 from profiler.clock import Clock
 from profiler.errors import PreconditionError
 from profiler.records import Row
@@ -99,6 +100,7 @@ class Engine:
         self._told: dict[str, Mapping[str, object]] = {}  # what clients said of their machines
         self._ignored = IgnoredCutoffs()
         self._shared = frozenset(device.id for device in spec.devices if launcher_class(device.launcher).shares_host)
+        self._last: TaskContext | None = None
         self._server = Server(
             spec.fleet.address,
             describe=self._describe,
@@ -129,6 +131,7 @@ class Engine:
                     await self._run_task(sessions, task)
             await self._measure_idle(sessions, "after")
             await self._server.farewell(_FAREWELL_S)
+            self._record_strays()
         finally:
             sessions.stop()
             self._meter.stop()
@@ -206,17 +209,29 @@ class Engine:
         attempt = self._next_attempt(task)
         start = self._starting_point(task)
         members = {device.id: device.processor for device in self._members(task)}
+        began_ns = self._clock.monotonic_ns()
+        context = TaskContext(
+            task.id,
+            attempt,
+            start.round,
+            members,
+            self._shared & members.keys(),
+            self._clock.wall_time(),
+            began_ns,
+        )
         self._append([self._task_row("task_started", task, attempt, from_round=start.round)])
         self._progress.task_started(task, start.round)
         self._meter.begin_task()
         status = "completed"
         try:
-            await self._rounds(sessions, task, attempt, start, members)
+            await self._rounds(sessions, task, context, start)
         except PreconditionError as error:
             status = "failed"
             self._fail(task, attempt, None, "round", str(error))
         finally:
             self._progress.task_finished()
+            self._last = context
+            self._record_strays()
             self._store.write_samples(task.id, attempt, "host", self._meter.samples())
         rounds_done = len(self.done.rounds.get(task.id, {}))
         self._append([self._task_row("task_finished", task, attempt, status=status, rounds_done=rounds_done)])
@@ -226,15 +241,14 @@ class Engine:
         self,
         sessions: Sessions,
         task: Task,
-        attempt: int,
+        context: TaskContext,
         start: Checkpoint,
-        members: Mapping[str, str],
     ) -> None:
         strategy = self._strategy(task)
         strategy.restore(start.state)
         rounds = run_rounds(
             strategy,
-            lambda: self._proxies(members),
+            lambda: self._proxies(context.processors),
             parameters=Parameters(tuple(start.arrays)),
             rounds=range(start.round, task.rounds + 1),
             clock=self._clock,
@@ -242,12 +256,21 @@ class Engine:
             min_clients=self._spec.experiment.min_clients,
             observer=self._progress,
             energies_of=self._energies,
+            strays=self._server.receipts.take,
         )
         async for result in rounds:
-            context = TaskContext(
-                task.id, attempt, start.round, members, self._shared & members.keys(), self._clock.wall_time()
-            )
-            self._record(sessions, context, task, result, strategy.state())
+            now = replace(context, wall_time=self._clock.wall_time())
+            self._record(sessions, now, task, result, strategy.state())
+
+    def _record_strays(self) -> None:
+        """What came after the last round of a task, or with the goodbyes: the task it belongs to is the latest."""
+        strays = self._server.receipts.take()
+        if not strays or self._last is None:
+            return
+        context = replace(self._last, wall_time=self._clock.wall_time())
+        energy, last_round = self._meter.peek(None), max(self.done.rounds.get(context.task, {}), default=0)
+        self._append([row for stray in strays for row in stray_rows(context, stray, energy, last_round)])
+        self._store.sync()
 
     def _energies(self, calls: Sequence[CallRecord]) -> dict[str, float]:
         """What devices without a meter of their own drew during their answered calls, from this host's."""

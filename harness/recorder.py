@@ -9,8 +9,9 @@ from typing import Protocol
 
 from fl.loop import CallRecord, RoundResult
 from fl.proxy import CallTiming
+from fl.receipts import Stray
 from profiler.quantities import EnergyReading, Provenance, weakest
-from profiler.records import Row, SpanRecord, span_energy_columns, span_row
+from profiler.records import LATE, Row, SpanRecord, span_energy_columns, span_row
 
 MAX_REASONS = 4
 
@@ -39,7 +40,10 @@ class HostEnergy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TaskContext:
-    """What the records of a task have in common. `host_devices` are metered by the host's meter."""
+    """What the records of a task have in common. `host_devices` are metered by the host's meter.
+
+    `began_ns`: when this attempt began, on the server's clock. What answers an earlier call belongs to no round.
+    """
 
     task: str
     attempt: int
@@ -47,6 +51,7 @@ class TaskContext:
     processors: Mapping[str, str]
     host_devices: frozenset[str]
     wall_time: str
+    began_ns: int = 0
 
     def base(self, round_: int | None) -> Row:
         return {"task": self.task, "attempt": self.attempt, "round": round_, "wall_time": self.wall_time}
@@ -59,10 +64,11 @@ def round_rows(context: TaskContext, result: RoundResult, energy: HostEnergy) ->
     for call in result.calls:
         if call.answer is None:
             rows.append(failure_row(context, call, result.round))
-            continue
-        spans = _call_spans(context, result, call, energy)
-        rows += spans
-        device_energies.setdefault(call.device, []).extend(_own_energies(call.device, call.answer.spans))
+        rows += _call_spans(context, result, call, energy)
+        device_energies.setdefault(call.device, []).extend(_own_energies(call.device, call.spans))
+    for stray in result.strays:
+        rows += stray_rows(context, stray, energy, result.round)
+        device_energies.setdefault(stray.device, []).extend(_own_energies(stray.device, stray.spans))
     rows.append(_round_row(context, result, rows, energy, device_energies))
     return rows
 
@@ -79,18 +85,14 @@ def failure_row(context: TaskContext, call: CallRecord, round_: int) -> Row:
 
 
 def _call_spans(context: TaskContext, result: RoundResult, call: CallRecord, energy: HostEnergy) -> list[Row]:
-    if call.answer is None:
-        raise ValueError(f"{call.device}: a failed call has no spans")
+    """What the device measured, also where its update was refused, and what the server did where it was taken."""
     shared = call.device in context.host_devices
     rows = []
-    for span in call.answer.spans:
-        base = _device_base(context, result, call, span)
-        row = {**span_row(span), **base}
-        if shared:
-            row |= energy.of(call.device, span.start_ns, span.end_ns).columns()
-        elif span.total is not None:
-            row["idle_s"] = {call.device: span.duration_s}
-        rows.append(row)
+    for span in call.spans:
+        round_, name = _place(context, result, call, span)
+        rows.append(_device_row(context, call.device, call.processor, span, energy, round_=round_, call=name))
+    if call.answer is None:
+        return rows
     for name, start_ns, end_ns, columns in _server_spans(result, call, call.answer.timing):
         row = {**_server_span(context, result, call, name), "start_ns": start_ns, **columns}
         row["duration_s"] = (end_ns - start_ns) / 1e9
@@ -133,9 +135,62 @@ def _unwatched_columns(call: CallRecord) -> Row:
     return row | {"attributes": {"cutoff_ignored": True}} if ignores_cutoff(call) else row
 
 
-def _device_base(context: TaskContext, result: RoundResult, call: CallRecord, span: SpanRecord) -> Row:
-    round_, name = _place(context, result, call, span)
-    return {**context.base(round_), "device": call.device, "processor": call.processor, "call": name}
+def _device_row(
+    context: TaskContext, device: str, processor: str, span: SpanRecord, energy: HostEnergy, **place: object
+) -> Row:
+    """`place`: round_ and call."""
+    round_ = place["round_"]
+    base = context.base(round_ if isinstance(round_, int) else None)
+    row = {**span_row(span), **base, "device": device, "processor": processor, "call": place["call"]}
+    if device in context.host_devices:
+        row |= energy.of(device, span.start_ns, span.end_ns).columns()
+    elif span.total is not None:
+        row["idle_s"] = {device: span.duration_s}
+    return row
+
+
+def stray_rows(context: TaskContext, stray: Stray, energy: HostEnergy, last_round: int) -> list[Row]:
+    """The measurement that came with no accepted answer, and for a late reply a span `late` that says how late.
+
+    `late` begins at the call's deadline and ends when the reply was there; its bytes are the reply's.
+    """
+    rows = []
+    for span in stray.spans:
+        round_ = span.attributes.get("round", stray.round)
+        if not isinstance(round_, int) or not _is_of_attempt(context, stray, round_, last_round):
+            round_ = None
+        call = str(span.attributes.get("call", stray.call))
+        rows.append(_device_row(context, stray.device, stray.processor, span, energy, round_=round_, call=call))
+    if stray.late_s is not None and stray.timing is not None:
+        rows.append(_late_row(context, stray, last_round))
+    return rows
+
+
+def _late_row(context: TaskContext, stray: Stray, last_round: int) -> Row:
+    if stray.timing is None or stray.late_s is None:
+        raise ValueError(f"{stray.device}: a reply that was not late")
+    timing = stray.timing
+    is_ours = stray.round is not None and _is_of_attempt(context, stray, stray.round, last_round)
+    return {
+        "kind": "span",
+        **context.base(stray.round if is_ours else None),
+        "device": stray.device,
+        "processor": stray.processor,
+        "call": stray.call,
+        "name": LATE,
+        "span_id": f"{context.task}.{context.attempt}.{stray.device}.{stray.call}.late.{timing.sent_ns}",
+        "clock": "server",
+        "status": "error",
+        "start_ns": timing.received_ns - round(stray.late_s * 1e9),
+        "duration_s": stray.late_s,
+        "n_bytes": timing.reply_bytes,
+    }
+
+
+def _is_of_attempt(context: TaskContext, stray: Stray, round_: int, last_round: int) -> bool:
+    """Whether what a stray tells belongs to a round of this attempt at this task, and not to one before."""
+    is_earlier = stray.timing is not None and stray.timing.sent_ns < context.began_ns
+    return not is_earlier and context.first_round <= round_ <= last_round
 
 
 def _place(context: TaskContext, result: RoundResult, call: CallRecord, span: SpanRecord) -> tuple[int | None, str]:

@@ -15,14 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from fl.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from fl.messages import Array
 from profiler.errors import PreconditionError, SpecError
-from profiler.records import SCHEMA_VERSION, Row, TornLine, encode_line, read_lines
+from profiler.records import LATE, SCHEMA_VERSION, Row, TornLine, encode_line, read_lines
 
 WRITER = "harness"
-MAX_CHECKPOINT_BYTES = 4 << 30
 
 
 def new_run_id(now_s: float | None = None) -> str:
@@ -48,13 +46,15 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 @dataclass(slots=True)
 class Done:
-    """What a run has already: per task its attempts and the record of each round; what failed, ended and idled."""
+    """What a run has already: per task its attempts, the record of each round and how many replies came late; what
+    failed, ended and idled."""
 
     attempts: dict[str, int] = field(default_factory=dict)
     rounds: dict[str, dict[int, Row]] = field(default_factory=dict)
     finished: set[str] = field(default_factory=set)
     failures: list[Row] = field(default_factory=list)
     idle: list[Row] = field(default_factory=list)
+    late: dict[str, int] = field(default_factory=dict)
 
     def note(self, row: Row) -> None:
         """Take one record in, in the order of writing: a later attempt's round replaces an earlier one's."""
@@ -64,19 +64,12 @@ class Done:
             self.rounds.setdefault(row["task"], {})[row["round"]] = row
         elif row["kind"] == "failure":
             self.failures.append(row)
+        elif row["kind"] == "span" and row["name"] == LATE:
+            self.late[row["task"]] = self.late.get(row["task"], 0) + 1
         elif row["kind"] == "idle":
             self.idle.append(row)
         elif row["kind"] == "task_finished" and row["status"] == "completed":
             self.finished.add(row["task"])
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A task after a round: the global model, and what the strategy keeps beside it."""
-
-    round: int
-    arrays: list[Array]
-    state: list[Array] = field(default_factory=list)
 
 
 class Store:
@@ -134,35 +127,14 @@ class Store:
 
     def write_checkpoint(self, task: str, checkpoint: Checkpoint) -> None:
         """The global model after a round, for --resume."""
-        path = self.folder / "checkpoints" / f"{task}.npz"
-        partial = path.with_name(f".{task}.partial.npz")
-        named: dict[str, Any] = {f"state_{n}": array for n, array in enumerate(checkpoint.state)}
-        named["round"] = np.int64(checkpoint.round)
-        with partial.open("wb") as out:
-            np.savez(out, *checkpoint.arrays, **named)
-            out.flush()
-            os.fsync(out.fileno())
-        partial.replace(path)
+        write_checkpoint(self._checkpoint(task), checkpoint)
 
     def read_checkpoint(self, task: str, like: Sequence[Array]) -> Checkpoint | None:
         """None where there is none. Raises PreconditionError where it cannot be read or is of another model."""
-        path = self.folder / "checkpoints" / f"{task}.npz"
-        if not path.exists():
-            return None
-        remedy = "Delete the file to begin the task again."
-        try:
-            if path.stat().st_size > MAX_CHECKPOINT_BYTES:
-                raise ValueError(f"larger than {MAX_CHECKPOINT_BYTES} bytes")
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = [archive[f"arr_{n}"] for n in range(len(like))]
-                n_state = sum(name.startswith("state_") for name in archive.files)
-                state = [archive[f"state_{n}"] for n in range(n_state)]
-                round_ = int(archive["round"])
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise PreconditionError(f"checkpoint {path} cannot be read: {error}.", remedy=remedy) from None
-        if [(a.shape, a.dtype) for a in arrays] != [(b.shape, b.dtype) for b in like]:
-            raise PreconditionError(f"checkpoint {path} holds another model.", remedy=remedy)
-        return Checkpoint(round_, arrays, state)
+        return read_checkpoint(self._checkpoint(task), like)
+
+    def _checkpoint(self, task: str) -> Path:
+        return self.folder / "checkpoints" / f"{task}.npz"
 
     def write_samples(self, task: str, attempt: int, device: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """The raw samples of one device in one task: t_ns (device's monotonic clock), rail, value (J or W)."""

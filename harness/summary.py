@@ -37,7 +37,7 @@ def summary_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
             "accuracy": "-" if task["accuracy"] is None else f"{task['accuracy']:.3f}",
             "time_s": f"{task['time_s']:.1f}",
             "energy": energy_text(task),
-            "failures": str(task["failures"]),
+            "failures": f"{task['failures']}, {task['late']} late" if task["late"] else str(task["failures"]),
         }
         for task in summary["tasks"]
     ]
@@ -64,6 +64,7 @@ def _task(task: Task, done: Done) -> dict[str, Any]:
         "provenance": weakest(Provenance(row["provenance"]) for row in rounds).value,
         "energy_reason": missing or _doubts(rounds),
         "failures": sum(row["task"] == task.id for row in done.failures),
+        "late": done.late.get(task.id, 0),
     }
 
 

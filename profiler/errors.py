@@ -14,6 +14,10 @@ FedmeterError                 .remedy says what to do; .exit_code is what a main
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from profiler.records import SpanRecord
 
 
 class FedmeterError(Exception):
@@ -59,10 +63,16 @@ class WireError(FedmeterError):
 
 
 class ClientFailure(FedmeterError):
-    """One call to one client that failed. `phase` is fit, evaluate, get_parameters, get_properties or join."""
+    """One call to one client that failed. `phase` is fit, evaluate, get_parameters, get_properties or join.
 
-    def __init__(self, device: str, phase: str, reason: str, *, remedy: str = "") -> None:
+    `spans` are the measurements that came with a reply which was refused: its work was done all the same.
+    """
+
+    def __init__(
+        self, device: str, phase: str, reason: str, *, remedy: str = "", spans: tuple[SpanRecord, ...] = ()
+    ) -> None:
         super().__init__(f"{device}: {phase}: {reason}", remedy=remedy)
+        self.spans = spans
         self.device = device
         self.phase = phase
         self.reason = reason

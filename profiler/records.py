@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_VERSION = 1
+LATE = "late"  # the span of a reply that came after its deadline: how late, on the server's clock
 MAX_LINE_BYTES = 64 * 1024 * 1024
 MAX_STORED_STEPS = 10_000
 
@@ -90,7 +91,13 @@ KINDS: dict[str, tuple[Column, ...]] = {
         _c("round", "int", "1", "federated round, from 1; null outside rounds"),
         *_DEVICE,
         _c("call", "str", "", "fit or evaluate: the instruction that the span belongs to"),
-        _c("name", "str", "", "download, receive, fit, send, upload, evaluate, wait, straggler_wait, idle, ...", True),
+        _c(
+            "name",
+            "str",
+            "",
+            "download, receive, fit, send, upload, evaluate, wait, straggler_wait, late, idle, ...",
+            True,
+        ),
         _c("span_id", "str", "", "unique in the run", True),
         _c("parent_id", "str", "", "span that encloses this one"),
         _c("clock", "str", "", "device, or server where the server's clock measured it", True),

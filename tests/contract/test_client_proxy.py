@@ -224,12 +224,19 @@ def test_after_a_deadline_the_late_reply_is_dropped_and_the_client_is_ready_agai
                 await proxy.fit(FitIns(PARAMETERS), 0.2)
             client.release.set()
             await until(lambda: proxy.is_ready)
-            assert proxy.n_late_replies == 1
+            assert proxy.receipts.n_late == 1
             other = Parameters((np.full(3, 7, dtype=np.float32),))
             answer = await proxy.fit(FitIns(other, {"round": 2, "telemetry": "full"}), DEADLINE_S)
             np.testing.assert_array_equal(answer.result.parameters.arrays[0], [8, 8, 8])
-            rounds = [span.attributes["round"] for span in answer.spans if span.name == "fit"]
-            assert rounds == [1, 2], "what the late fit has cost is not lost"
+            assert [span.attributes["round"] for span in answer.spans if span.name == "fit"] == [2]
+            [late] = proxy.receipts.take()
+            assert [span.attributes["round"] for span in late.spans if span.name == "fit"] == [1], (
+                "its cost is not lost"
+            )
+            assert (late.device, late.processor, late.call, late.round) == ("pi-1", "cpu", "fit", 1)
+            assert late.late_s is not None
+            assert 0 < late.late_s < 10
+            assert proxy.receipts.take() == [], "once"
             assert client.fits == 2
 
     run(test())

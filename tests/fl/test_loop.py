@@ -87,8 +87,8 @@ def fleet(*devices: str) -> Iterator[list[InProcessProxy]]:
 
 def run(proxies: Sequence[ClientProxy], strategy: Scripted, **options: object) -> list[RoundResult]:
     async def collect() -> list[RoundResult]:
-        settings: dict[str, object] = {"rounds": [1], "clock": SystemClock(), **options}
-        rounds = run_rounds(strategy, lambda: proxies, parameters=START, **settings)  # type: ignore[arg-type]
+        settings: dict[str, object] = {"parameters": START, "rounds": [1], "clock": SystemClock(), **options}
+        rounds = run_rounds(strategy, lambda: proxies, **settings)  # type: ignore[arg-type]
         return [result async for result in rounds]
 
     return asyncio.run(collect())
@@ -179,7 +179,7 @@ def test_a_late_client_misses_a_round_and_joins_the_next() -> None:
         results = run(proxies, strategy, rounds=[1, 2], min_clients=2, wait_s=5.0)
     assert [result.n_selected for result in results] == [2, 2]
     assert [result.n_failures for result in results] == [1, 1]
-    assert proxies[1].n_late_replies >= 1
+    assert proxies[1].receipts.n_late >= 1
 
 
 def test_too_few_clients_are_waited_for_and_then_named() -> None:
@@ -204,3 +204,25 @@ def test_a_client_that_left_between_asking_and_calling_fails_by_name() -> None:
 
         result = asyncio.run(one())
     assert [call.failure for call in result.calls] == [None, "the client has left"]
+
+
+def test_what_a_refused_update_measured_stays_in_its_record() -> None:
+    with fleet("a", "b") as proxies:
+        [result] = run(proxies, Scripted({"a": "nan", "b": "raise"}))
+    for call in result.calls:
+        assert call.answer is None
+        assert [span.name for span in call.spans if span.name == "fit"] == ["fit"], call.device
+
+
+def test_a_late_reply_is_told_in_the_round_it_came_in_and_not_folded_in() -> None:
+    with fleet("a", "b") as proxies:
+        strategy = Scripted({"b": "hang"}, deadline_s=0.2)
+        first, second = run(
+            proxies, strategy, rounds=[1, 2], min_clients=2, wait_s=5.0, strays=proxies[1].receipts.take
+        )
+    assert (first.n_late, second.n_late) == (0, 1)
+    [late] = second.strays
+    assert (late.device, late.call, late.round) == ("b", "fit", 1)
+    assert late.late_s == pytest.approx(0.1, abs=0.3)
+    assert [span.attributes["round"] for span in late.spans if span.name == "fit"] == [1]
+    assert second.parameters.arrays[0].tolist() == [2, 2]

@@ -16,7 +16,7 @@ import grpc
 import numpy as np
 import pytest
 
-from fl.client import DEVICE_KEY, JOIN, start_client
+from fl.client import JOIN, start_client
 from fl.messages import (
     Config,
     DisconnectRes,
@@ -29,6 +29,7 @@ from fl.messages import (
     ReconnectIns,
 )
 from fl.proxy import ClientInfo
+from fl.security import DEVICE_KEY, INSTANCE_KEY
 from fl.server import Server
 from fl.standalone import ServerConfig, start_server
 from fl.strategies.fedavg import FedAvg
@@ -46,14 +47,20 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 class RawClient:
     """A hand-driven stream, as a foreign client may drive it: `send` bytes, `receive` bytes."""
 
-    def __init__(self, port: int, device: str | None = None) -> None:
+    def __init__(self, port: int, device: str | None = None, instance: str | None = None) -> None:
         self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)])
         self._replies: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        metadata = () if device is None else ((DEVICE_KEY, device),)
+        told = {DEVICE_KEY: device, INSTANCE_KEY: instance}
+        metadata = tuple((key, value) for key, value in told.items() if value is not None)
         self._call = self._channel.stream_stream(JOIN)(iter(self._replies.get, None), metadata=metadata)
 
     def send(self, data: bytes) -> None:
         self._replies.put(data)
+
+    @property
+    def metadata(self) -> dict[str, str | bytes]:
+        """What the server told of itself; waits for it."""
+        return dict(self._call.initial_metadata())
 
     async def receive(self) -> bytes:
         return await asyncio.to_thread(next, self._call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 from fl.loop import CallRecord, RoundResult
 from fl.messages import EvaluateRes, FitRes, Parameters
 from fl.proxy import Answer, CallTiming
-from harness.recorder import Energy, TaskContext, round_rows
+from fl.receipts import Stray
+from harness.recorder import Energy, TaskContext, round_rows, stray_rows
 from profiler.quantities import EnergyReading, Provenance, Scope
 from profiler.records import Row, SpanRecord, encode_line
 
@@ -228,3 +230,37 @@ def test_devices_with_meters_of_their_own_bring_their_joules() -> None:
     assert row["energy_j"] == pytest.approx(14.0)
     assert row["provenance"] == "integrated"
     assert math.isclose(row["energy_err_j"], 0.4)
+
+
+def late_reply(sent_s: float, late_s: float, round_: int) -> Stray:
+    sent_ns, received_ns = round(sent_s * SECOND), round((sent_s + 2) * SECOND)
+    span = SpanRecord("late-fit", "fit", sent_ns, 1.5, attributes={"round": round_, "call": "fit"})
+    return Stray("b", "cpu", (span,), "fit", round_, CallTiming(sent_ns, received_ns, 1000, 2000), late_s)
+
+
+def test_a_late_reply_says_how_late_and_keeps_its_measurement_and_bytes() -> None:
+    second = replace(result(2, CALLS[:1]), strays=(late_reply(5, 0.25, 1),))
+    rows = round_rows(context(), second, ConstantHost())
+    late, fit = find(rows, name="late"), find(rows, span_id="late-fit")
+    assert (late["device"], late["round"], late["call"], late["clock"]) == ("b", 1, "fit", "server")
+    assert (late["duration_s"], late["start_ns"], late["n_bytes"]) == (0.25, round(6.75 * SECOND), 2000)
+    assert (fit["round"], fit["call"], fit["energy_j"]) == (1, "fit", pytest.approx(1.5 * WATTS["b"]))
+    assert rows[-1]["kind"] == "round"
+    for row in rows:
+        encode_line(row)
+
+
+def test_what_answers_an_earlier_task_belongs_to_no_round() -> None:
+    began = replace(context(), began_ns=8 * SECOND)
+    rows = stray_rows(began, late_reply(5, 0.25, 1), ConstantHost(), 2)
+    assert [row["round"] for row in rows] == [None, None]
+    assert [row["round"] for row in stray_rows(began, late_reply(9, 0.25, 3), ConstantHost(), 2)] == [None, None]
+
+
+def test_a_refused_update_leaves_a_failure_and_its_measurement() -> None:
+    spans = (SpanRecord("b-refused", "fit", 11 * SECOND, 1.0, attributes={"round": 2, "call": "fit"}),)
+    refused = CallRecord("b", "cpu", "fit", {}, None, "tensor 0 is not finite", spans)
+    rows = round_rows(context(), result(2, [CALLS[0], refused]), ConstantHost())
+    assert find(rows, kind="failure")["reason"] == "tensor 0 is not finite"
+    assert find(rows, span_id="b-refused")["energy_j"] == pytest.approx(WATTS["b"])
+    assert not [row for row in rows if row.get("device") == "b" and row.get("name") == "call"], "nothing was accepted"

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from harness.store import Checkpoint, Store, cut_torn_line, new_run_id, open_for_resume
+from fl.checkpoint import Checkpoint
+from harness.store import Done, Store, cut_torn_line, new_run_id, open_for_resume
 from profiler.errors import PreconditionError, ResultsError, SpecError
 from profiler.records import Row, encode_line, read_lines
 
@@ -154,3 +155,11 @@ def test_results_that_cannot_be_written_say_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(PreconditionError, match="Choose another folder with -o"):
         Store.create(tmp_path / "file", {}, "", [task_row()])
+
+
+def test_late_replies_are_counted_by_task() -> None:
+    done = Done()
+    for name, clock in (("late", "server"), ("fit", "device"), ("late", "server")):
+        span = {"kind": "span", "task": "t", "attempt": 1, "name": name, "span_id": name, "clock": clock}
+        done.note({**span, "duration_s": 1.0, "status": "ok"})
+    assert done.late == {"t": 2}

@@ -1,0 +1,94 @@
+"""What came from which device, beside accepted answers: late replies, and every measurement once.
+
+A client cannot know whether a reply arrived whose stream broke: it sends the reply's spans again with its next one.
+So `Receipts` remembers the span ids of each device's latest reply, across its connections, and lets each pass once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import dataclass, replace
+
+from fl.proxy import CallTiming
+from profiler.records import SpanRecord
+
+MAX_DEVICES = 10_000
+MAX_LATE_BYTES = 4 * 1024 * 1024  # of one device's late records that nobody has taken yet; a span can be 80 kB
+MAX_KEPT_SPANS = 100_000  # that nobody has taken yet; 10 a client of a large fleet, some 100 MB
+
+_log = logging.getLogger("fl")
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """Spans that came with no accepted answer: with a late reply, or with a probe.
+
+    Of a late reply `call` and `round` are those that it answers (`round` None where its config had none), `late_s` how
+    long after its deadline the whole reply was there, on the server's clock. The update itself is never kept.
+    """
+
+    device: str
+    processor: str
+    spans: tuple[SpanRecord, ...]
+    call: str = ""
+    round: int | None = None
+    timing: CallTiming | None = None
+    late_s: float | None = None
+
+
+class Receipts:
+    """One for all clients of a server. Bounded: the oldest go first, and are counted and logged."""
+
+    def __init__(self, max_kept_spans: int = MAX_KEPT_SPANS) -> None:
+        self._latest: dict[str, frozenset[str]] = {}
+        self._strays: deque[Stray] = deque()
+        self._n_spans = 0
+        self._late_bytes: dict[str, int] = {}
+        self._max_kept_spans = max_kept_spans
+        self.n_lost_spans = 0
+        self.n_late = 0
+
+    def fresh(self, device: str, spans: tuple[SpanRecord, ...]) -> tuple[SpanRecord, ...]:
+        """Those that the device has not sent with its latest reply already, each once."""
+        if not spans:
+            return ()
+        by_id = {span.span_id: span for span in spans}
+        known = self._latest.pop(device, frozenset())
+        self._latest[device] = frozenset(by_id)
+        if len(self._latest) > MAX_DEVICES:
+            del self._latest[next(iter(self._latest))]
+        return tuple(span for span_id, span in by_id.items() if span_id not in known)
+
+    def keep(self, stray: Stray, record_bytes: int = 0) -> None:
+        """Until somebody takes it. One device can have only so many bytes of late records waiting."""
+        if stray.late_s is not None:
+            self.n_late += 1
+            waiting_bytes = self._late_bytes.get(stray.device, 0) + record_bytes
+            if waiting_bytes > MAX_LATE_BYTES:
+                self.n_lost_spans += len(stray.spans)
+                _log.warning("%s: the measurement of a late reply is dropped: too many are waiting", stray.device)
+                stray = replace(stray, spans=())
+            else:
+                self._late_bytes[stray.device] = waiting_bytes
+        elif not stray.spans:
+            return
+        self._strays.append(stray)
+        self._n_spans += _weight(stray)
+        while self._n_spans > self._max_kept_spans:
+            oldest = self._strays.popleft()
+            self._n_spans -= _weight(oldest)
+            self.n_lost_spans += len(oldest.spans)
+            _log.warning("%s: %d spans of a reply that nobody took are given up", oldest.device, len(oldest.spans))
+
+    def take(self) -> list[Stray]:
+        """All that came since the last time, oldest first; forgotten here."""
+        taken = list(self._strays)
+        self._strays.clear()
+        self._n_spans = 0
+        self._late_bytes.clear()
+        return taken
+
+
+def _weight(stray: Stray) -> int:
+    return len(stray.spans) + 1
