@@ -9,7 +9,7 @@ The result is byte for byte what protobuf itself would write, but for the order 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,7 @@ from fl.messages import (
     Scalar,
 )
 from fl.wire import transport_pb2 as pb
+from fl.wire.scan import scan
 from fl.wire.tensors import MAX_TENSORS, TENSOR_TYPE, decode_tensors, encode_header
 from profiler.errors import WireError
 
@@ -135,10 +136,14 @@ def _raw(array: Array) -> bytes | memoryview:
     return contiguous.reshape(-1).view(np.uint8).data if contiguous.size else b""
 
 
-def _parameters(message: pb.Parameters) -> Parameters:
-    if message.tensors and message.tensor_type != TENSOR_TYPE:
-        raise WireError(f"tensors of type {message.tensor_type!r:.40} came; {TENSOR_TYPE!r} is understood.")
-    return Parameters(decode_tensors(message.tensors))
+def _parameters(tensors: Sequence[bytes | memoryview], tensor_type: str) -> Parameters:
+    if tensors and tensor_type != TENSOR_TYPE:
+        raise WireError(f"tensors of type {tensor_type!r:.40} came; {TENSOR_TYPE!r} is understood.")
+    return Parameters(decode_tensors(tensors))
+
+
+def _copied(message: pb.Parameters) -> Parameters:
+    return _parameters(message.tensors, message.tensor_type)
 
 
 def _length_prefix(number: int, n_bytes: int) -> bytes:
@@ -196,14 +201,27 @@ def carries_work(data: bytes) -> bool:
 
 
 def decode_instruction(data: bytes) -> Instruction:
-    """Raises WireError for anything but one well-formed ServerMessage."""
+    """Raises WireError for anything but one well-formed ServerMessage. Arrays are views of `data` where possible."""
+    if scanned := scan(data, _FIT_INS, _INS_PARAMETERS, MAX_TENSORS):
+        fit_ins = pb.ServerMessage.FitIns()
+        _parse(fit_ins, scanned.rest)
+        return FitIns(_parameters(scanned.tensors, scanned.tensor_type), _config(fit_ins.config))
+    if scanned := scan(data, _EVALUATE_INS, _INS_PARAMETERS, MAX_TENSORS):
+        evaluate_ins = pb.ServerMessage.EvaluateIns()
+        _parse(evaluate_ins, scanned.rest)
+        return EvaluateIns(_parameters(scanned.tensors, scanned.tensor_type), _config(evaluate_ins.config))
+    return decode_instruction_by_protobuf(data)
+
+
+def decode_instruction_by_protobuf(data: bytes) -> Instruction:
+    """The same for a message of any form, at the price of copies."""
     message = pb.ServerMessage()
     _parse(message, data)
     field = message.WhichOneof("msg")
     if field == "fit_ins":
-        return FitIns(_parameters(message.fit_ins.parameters), _config(message.fit_ins.config))
+        return FitIns(_copied(message.fit_ins.parameters), _config(message.fit_ins.config))
     if field == "evaluate_ins":
-        return EvaluateIns(_parameters(message.evaluate_ins.parameters), _config(message.evaluate_ins.config))
+        return EvaluateIns(_copied(message.evaluate_ins.parameters), _config(message.evaluate_ins.config))
     if field == "get_properties_ins":
         return GetPropertiesIns(_config(message.get_properties_ins.config))
     if field == "get_parameters_ins":
@@ -278,14 +296,24 @@ def encode_reply(reply: Reply) -> bytes:
 
 
 def decode_reply(data: bytes) -> Reply:
-    """Raises WireError for anything but one well-formed ClientMessage. A reply without status counts as OK."""
+    """Raises WireError for anything but one well-formed ClientMessage. A reply without status counts as OK.
+
+    The arrays of a FitRes are views of `data` where possible, and keep it alive.
+    """
+    if scanned := scan(data, _FIT_RES, _RES_PARAMETERS, MAX_TENSORS):
+        fit = pb.ClientMessage.FitRes()
+        _parse(fit, scanned.rest)
+        return _fit_res(fit, _parameters(scanned.tensors, scanned.tensor_type))
+    return decode_reply_by_protobuf(data)
+
+
+def decode_reply_by_protobuf(data: bytes) -> Reply:
+    """The same for a message of any form, at the price of copies."""
     message = pb.ClientMessage()
     _parse(message, data)
     field = message.WhichOneof("msg")
     if field == "fit_res":
-        fit = message.fit_res
-        code, text = _status(fit.status)
-        return FitRes(_parameters(fit.parameters), fit.num_examples, _config(fit.metrics), code, text)
+        return _fit_res(message.fit_res, _copied(message.fit_res.parameters))
     if field == "evaluate_res":
         evaluated = message.evaluate_res
         code, text = _status(evaluated.status)
@@ -295,10 +323,15 @@ def decode_reply(data: bytes) -> Reply:
         return GetPropertiesRes(_config(message.get_properties_res.properties), code, text)
     if field == "get_parameters_res":
         code, text = _status(message.get_parameters_res.status)
-        return GetParametersRes(_parameters(message.get_parameters_res.parameters), code, text)
+        return GetParametersRes(_copied(message.get_parameters_res.parameters), code, text)
     if field == "disconnect_res":
         return DisconnectRes(_reason(message.disconnect_res.reason))
     raise WireError("a reply without content, or of a kind that the Flower Protocol does not know.")
+
+
+def _fit_res(fit: pb.ClientMessage.FitRes, parameters: Parameters) -> FitRes:
+    code, text = _status(fit.status)
+    return FitRes(parameters, fit.num_examples, _config(fit.metrics), code, text)
 
 
 def _status(status: pb.Status) -> tuple[Code, str]:
