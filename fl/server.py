@@ -24,6 +24,7 @@ from fl.loop import Observer, RoundResult, run_rounds
 from fl.messages import Array, GetParametersIns, GetPropertiesIns, Parameters
 from fl.proxy import ClientInfo, ClientProxy
 from fl.strategy import Adjusted, Assignment, Strategy
+from fl.transfers import Transfers
 from profiler.clock import Clock, SystemClock
 from profiler.errors import ClientFailure, PreconditionError, UsageError
 
@@ -33,6 +34,7 @@ DEVICE_KEY = "fedmeter-device"
 DEVICE_PATTERN = re.compile(r"[\w@.:+-]{1,128}", re.ASCII)
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 MAX_CLIENTS = 1_000
+LOOKAHEAD_BYTES = 256 * 1024
 KEEPALIVE_MS = 210_000  # as Flower's: shorter pings are answered with GOAWAY by servers in between
 N_PROBES = 3  # of the clock offset, right after joining
 PROBE_DEADLINE_S = 10.0
@@ -68,6 +70,7 @@ class Server:
         self._max_message_bytes = max_message_bytes
         self._certificates = certificates
         self._encoding = SharedEncoding()
+        self._transfers = Transfers()
         self._connected: dict[str, GrpcProxy] = {}
         self._joined: set[GrpcProxy] = set()  # those of them that have been introduced
         self._anonymous = itertools.count(1)
@@ -173,7 +176,7 @@ class Server:
             self._handlers.add(handler)
             handler.add_done_callback(self._handlers.discard)
         device = await self._admit(context)
-        stream = StreamTransport(context, self._clock)
+        stream = StreamTransport(context, self._clock, self._transfers)
         proxy = GrpcProxy(self._describe(device), stream, self._encoding, context.peer())
         self._connected[device] = proxy
         probing = asyncio.create_task(self._introduce(proxy, _device_of(context) is not None))
@@ -261,6 +264,9 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.keepalive_permit_without_calls", 0),
+        # What a client can send before it is read. Growing with the connection's speed, it held models unread.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
     ]
 
 
