@@ -31,6 +31,7 @@ from fl.messages import (
     Reply,
     Scalar,
 )
+from fl.offload import off_loop
 from fl.proxy import Answer, CallTiming, ClientInfo
 from fl.responder import HANDOVER_KEY, RECEIVED_KEY
 from fl.wire import codec
@@ -38,18 +39,14 @@ from fl.wire.measurement import RECORD_KEY, decode_spans
 from profiler.errors import ClientFailure, WireError
 from profiler.records import SpanRecord
 
-# Above this size a message is encoded and decoded in a thread: 1 MB takes about 1 ms, and other clients wait for it.
-THREAD_BYTES = 1_000_000
 MAX_CACHED_MESSAGES = 8
-MAX_DECODING = 2  # at once: decoding holds a model three times (message, protobuf's own, arrays)
+MAX_DECODING = 2  # at once: a message that is not plain is held three times (itself, protobuf's copy, arrays)
 MAX_LATE_SPANS = 1_000
 _OWN_KEYS = frozenset({RECEIVED_KEY, HANDOVER_KEY, RECORD_KEY})
 
 _log = logging.getLogger("fl")
 
 R = TypeVar("R", GetPropertiesRes, GetParametersRes, FitRes, EvaluateRes)
-T = TypeVar("T")
-A = TypeVar("A")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +106,7 @@ class SharedEncoding:
         if self._part is None or self._parameters is not parameters:
             self._messages.clear()
             self._parameters = parameters
-            self._part = asyncio.ensure_future(_off_loop(parameters.n_bytes, codec.encode_parameters, parameters))
+            self._part = asyncio.ensure_future(off_loop(parameters.n_bytes, codec.encode_parameters, parameters))
         return await asyncio.shield(self._part)
 
 
@@ -209,11 +206,9 @@ class CallingProxy:
         exchange = await self._transport.exchange(request)
         n_bytes = len(exchange.data)
         async with self._encoding.decoding:
-            reply = await _off_loop(n_bytes, codec.decode_reply, exchange.data)
-        exchange = replace(exchange, data=b"")  # a model's size, and the decoded one is another
-        cleaned, own = _split(reply)
-        spans = await _off_loop(n_bytes, self._read_spans, own)
-        return _Received(cleaned, own, spans, len(request), exchange, n_bytes)
+            reply, own, spans = await off_loop(n_bytes, self._decode, exchange.data)
+        exchange = replace(exchange, data=b"")  # kept by the arrays that lie in it, and by them alone
+        return _Received(reply, own, spans, len(request), exchange, n_bytes)
 
     def _finished(self, task: asyncio.Task[_Received]) -> None:
         self._exchange = None
@@ -223,6 +218,10 @@ class CallingProxy:
             del self._late_spans[:-MAX_LATE_SPANS]
             _log.info("%s: a late reply was dropped", self._info.device)
         self.on_change()
+
+    def _decode(self, data: bytes) -> tuple[Reply, Config, tuple[SpanRecord, ...]]:
+        cleaned, own = _split(codec.decode_reply(data))
+        return cleaned, own, self._read_spans(own)
 
     def _read_spans(self, own: Config) -> tuple[SpanRecord, ...]:
         """A damaged measurement costs the measurement, not the update."""
@@ -277,7 +276,3 @@ def _split(reply: Reply) -> tuple[Reply, Config]:
 def _partition(config: Config) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
     own = {key: value for key, value in config.items() if key in _OWN_KEYS}
     return {key: value for key, value in config.items() if key not in _OWN_KEYS}, own
-
-
-async def _off_loop(n_bytes: int, function: Callable[[A], T], argument: A) -> T:
-    return await asyncio.to_thread(function, argument) if n_bytes > THREAD_BYTES else function(argument)

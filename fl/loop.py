@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from fl.messages import EvaluateIns, EvaluateRes, FitIns, FitRes, Parameters
+from fl.offload import off_loop
 from fl.proxy import Answer, ClientInfo, ClientProxy
 from fl.strategy import Aggregator, Assignment, Experience, Strategy
 from profiler.clock import Clock
@@ -167,7 +168,7 @@ class _FitPhase:
         async with self._turn:
             began_ns = self._clock.monotonic_ns()
             try:
-                await asyncio.to_thread(self.aggregator.fold, device, answer.result)
+                await off_loop(answer.timing.reply_bytes, self.aggregator.fold, device, answer.result)
             finally:
                 self.folding_ns += self._clock.monotonic_ns() - began_ns
         return replace(answer, result=replace(answer.result, parameters=Parameters(())))
