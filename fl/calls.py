@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from fl.clock_offset import MAX_DRIFT, ClockOffset, split_communication
+from fl.freed_memory import give_back
 from fl.messages import (
     Code,
     Config,
@@ -106,8 +107,15 @@ class SharedEncoding:
         if self._part is None or self._parameters is not parameters:
             self._messages.clear()
             self._parameters = parameters
-            self._part = asyncio.ensure_future(off_loop(parameters.n_bytes, codec.encode_parameters, parameters))
+            self._part = None
+            self._part = asyncio.ensure_future(off_loop(parameters.n_bytes, _encoded_anew, parameters))
         return await asyncio.shield(self._part)
+
+
+def _encoded_anew(parameters: Parameters) -> bytes:
+    """A new model is when the last one's updates are gone."""
+    give_back(parameters.n_bytes)
+    return codec.encode_parameters(parameters)
 
 
 @dataclass(frozen=True, slots=True)

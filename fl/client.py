@@ -20,6 +20,7 @@ from pathlib import Path
 
 import grpc
 
+from fl.freed_memory import give_back
 from fl.instrument import InstrumentedClient, instrument
 from fl.messages import ReconnectIns
 from fl.responder import Responder
@@ -165,10 +166,14 @@ class _Connection:
                     received_ns = client.clock.monotonic_ns()
                     on_instruction()
                     response = responder.answer(data, received_ns)
+                    del data
                     replies.put(response.data)
-                    if response.leave is not None:
+                    leave, n_bytes = response.leave, len(response.data)
+                    del response  # a model's size, as `data`: neither may lie here while the next one comes
+                    give_back(n_bytes)
+                    if leave is not None:
                         _part(instructions, replies)
-                        return response.leave
+                        return leave
             finally:
                 responder.close()
                 replies.put(None)

@@ -9,8 +9,8 @@ The result is byte for byte what protobuf itself would write, but for the order 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
@@ -115,6 +115,11 @@ def encode_parameters(parameters: Parameters) -> bytes:
 
 
 def _parameters_field(number: int, parameters: Parameters) -> bytes:
+    return b"".join(_parameters_chunks(number, parameters))
+
+
+def _parameters_chunks(number: int, parameters: Parameters) -> list[bytes | memoryview]:
+    """The same in parts, the arrays' own bytes among them, so that whoever joins them makes the only copy."""
     if len(parameters.arrays) > MAX_TENSORS:
         raise WireError(f"{len(parameters.arrays)} tensors; at most {MAX_TENSORS} are sent.")
     chunks: list[bytes | memoryview] = []
@@ -127,7 +132,7 @@ def _parameters_field(number: int, parameters: Parameters) -> bytes:
         n_bytes += len(prefix) + len(header) + len(data)
     tensor_type = TENSOR_TYPE.encode()
     tail = _length_prefix(_TENSOR_TYPE_FIELD, len(tensor_type)) + tensor_type
-    return b"".join([_length_prefix(number, n_bytes + len(tail)), *chunks, tail])
+    return [_length_prefix(number, n_bytes + len(tail)), *chunks, tail]
 
 
 def _raw(array: Array) -> bytes | memoryview:
@@ -234,12 +239,33 @@ def decode_instruction_by_protobuf(data: bytes) -> Instruction:
 # --- client to server ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class ReplyDraft:
-    """A reply that is encoded, metrics included, and may still grow by further metrics."""
+    """A reply that is encoded, metrics included, and to which the last metrics are still to be added, once.
 
-    field: int
-    body: bytes
+    The one copy of the tensors that a reply needs is made here. `io.BytesIO` gives its buffer away without another, so
+    the field and the length that go before the body are written in front of it when they are known, into the room that
+    was left: as many bytes as the body's own length takes.
+    """
+
+    def __init__(self, field: int, chunks: Sequence[bytes | memoryview]) -> None:
+        self.field = field
+        self.n_bytes = sum(len(chunk) for chunk in chunks)
+        self._room = len(_length_prefix(field, self.n_bytes))
+        self._buffer = io.BytesIO()
+        self._buffer.seek(self._room)
+        for chunk in chunks:
+            self._buffer.write(chunk)
+
+    def finish(self, tail: bytes) -> bytes:
+        """The whole message, its body ended by `tail`. The draft is empty then."""
+        prefix = _length_prefix(self.field, self.n_bytes + len(tail))
+        buffer, self._buffer = self._buffer, io.BytesIO()
+        buffer.write(tail)
+        if len(prefix) != self._room:  # the tail took the length over a power of 128
+            return prefix + buffer.getbuffer()[self._room :]
+        buffer.seek(0)
+        buffer.write(prefix)
+        return buffer.getvalue()
 
 
 def draft_reply(reply: Reply) -> ReplyDraft:
@@ -251,24 +277,24 @@ def draft_reply(reply: Reply) -> ReplyDraft:
     if isinstance(reply, FitRes):
         fit = pb.ClientMessage.FitRes(status=status, num_examples=_count(reply.num_examples))
         _fill(fit.metrics, reply.metrics)
-        return ReplyDraft(_FIT_RES, _serialise(fit) + _parameters_field(_RES_PARAMETERS, reply.parameters))
+        return ReplyDraft(_FIT_RES, [_serialise(fit), *_parameters_chunks(_RES_PARAMETERS, reply.parameters)])
     if isinstance(reply, EvaluateRes):
         evaluated = pb.ClientMessage.EvaluateRes(
             status=status, loss=_loss(reply.loss), num_examples=_count(reply.num_examples)
         )
         _fill(evaluated.metrics, reply.metrics)
-        return ReplyDraft(_EVALUATE_RES, _serialise(evaluated))
+        return ReplyDraft(_EVALUATE_RES, [_serialise(evaluated)])
     if isinstance(reply, GetParametersRes):
         head = _serialise(pb.ClientMessage.GetParametersRes(status=status))
-        return ReplyDraft(_GET_PARAMETERS_RES, head + _parameters_field(_RES_PARAMETERS, reply.parameters))
+        return ReplyDraft(_GET_PARAMETERS_RES, [head, *_parameters_chunks(_RES_PARAMETERS, reply.parameters)])
     told = pb.ClientMessage.GetPropertiesRes(status=status)
     _fill(told.properties, reply.properties)
-    return ReplyDraft(_GET_PROPERTIES_RES, _serialise(told))
+    return ReplyDraft(_GET_PROPERTIES_RES, [_serialise(told)])
 
 
 def finish_reply(draft: ReplyDraft, more_metrics: Config) -> bytes:
     """A draft with `more_metrics` (or properties) appended. A GetParametersRes carries none: there they are dropped."""
-    return _around(draft.field, draft.body, _metrics_part(draft.field, more_metrics))
+    return draft.finish(_metrics_part(draft.field, more_metrics))
 
 
 def _metrics_part(field: int, metrics: Config) -> bytes:
