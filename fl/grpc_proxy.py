@@ -45,6 +45,8 @@ class StreamTransport:
         finally:
             if self._writing is not None:
                 self._writing.cancel()
+            if reply.done():
+                reply.exception()  # looked at, or asyncio complains of it where the write told the same first
             self._reply = self._writing = None
         return Exchange(answer, sent_ns, received_ns)
 
