@@ -168,7 +168,7 @@ class _FitPhase:
         async with self._turn:
             began_ns = self._clock.monotonic_ns()
             try:
-                await off_loop(answer.timing.reply_bytes, self.aggregator.fold, device, answer.result)
+                await off_loop(answer.result.parameters.n_bytes, self.aggregator.fold, device, answer.result)
             finally:
                 self.folding_ns += self._clock.monotonic_ns() - began_ns
         return replace(answer, result=replace(answer.result, parameters=Parameters(())))

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PathDistribution
 from pathlib import Path
@@ -194,6 +195,7 @@ def _until_listening(port: int, server: subprocess.Popen[str]) -> None:
             probe.settimeout(0.2)
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
+        time.sleep(0.05)
     raise subprocess.CalledProcessError(server.returncode, server.args)
 
 
