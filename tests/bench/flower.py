@@ -1,7 +1,7 @@
 """Our server and client beside Flower's over the same wire, each a process of its own; and folding alone.
 
 Servers are asked by lean clients, which cost next to nothing, so that what is timed is the server. Flower is 1.32.1
-and the newest that the package index can install. The first two rounds are warm-up.
+and its newest. The first two rounds are warm-up.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.bench.payload import make
 from tests.fixtures.environments import NotInstalled, python_with
 
 ROOT = Path(__file__).parents[2]
-PEERS = ("flwr==1.32.1", "flwr")
+PEERS = ("flwr==1.32.1", "flwr==1.42.0")
 OURS = Path(sys.executable)
 ROUNDS, WARM_UP = 6, 2
 TIMEOUT_S = 280.0
