@@ -54,7 +54,7 @@ class WeightedMean:
         if self._examples == 0:
             return None
         pairs = zip(self._sums, self._template, strict=True)
-        return Parameters(tuple(as_type(total / self._examples, like.dtype) for total, like in pairs))
+        return Parameters(tuple(_divided(total, self._examples, like.dtype) for total, like in pairs))
 
 
 def _add_weighted(total: npt.NDArray[np.float64], array: Array, weight: int) -> None:
@@ -62,9 +62,20 @@ def _add_weighted(total: npt.NDArray[np.float64], array: Array, weight: int) -> 
     flat, values = total.reshape(-1), array.reshape(-1)
     product = np.empty(min(_PIECE, values.size), dtype=np.float64)
     for start in range(0, values.size, _PIECE):
-        piece = values[start : start + _PIECE]
-        np.multiply(piece, weight, out=product[: piece.size], dtype=np.float64)
-        flat[start : start + _PIECE] += product[: piece.size]
+        sums = flat[start : start + _PIECE]
+        weighted = product[: sums.size]
+        np.copyto(weighted, values[start : start + _PIECE])  # cast first: the multiplication then needs no buffer
+        weighted *= weight
+        sums += weighted
+
+
+def _divided(total: npt.NDArray[np.float64], examples: int, dtype: np.dtype[Any]) -> Array:
+    """`total / examples` in a tensor's own dtype, by pieces."""
+    mean = np.empty(total.shape, dtype=dtype)
+    flat, sums = mean.reshape(-1), total.reshape(-1)
+    for start in range(0, flat.size, _PIECE):
+        flat[start : start + _PIECE] = as_type(sums[start : start + _PIECE] / examples, dtype)
+    return mean
 
 
 def as_type(mean: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> Array:
@@ -119,12 +130,22 @@ def _tensor_problem(like: Array, array: Array) -> str | None:
         return f"is {array.dtype}; the model has {like.dtype}"
     if array.size == 0 or like.dtype.kind == "b":
         return None
+    if _is_surely_finite(array):
+        return None
     lowest, highest = _limits(like.dtype)
     with np.errstate(invalid="ignore"):
         in_range = (
             lowest <= array.min().item() and array.max().item() <= highest
         )  # false for NaN, which min and max hand on
     return None if in_range else f"holds values that are not finite, or outside {lowest:g} to {highest:g}"
+
+
+def _is_surely_finite(array: Array) -> bool:
+    """One pass over float32 instead of two: a sum that is finite had no other terms. It may also overflow by itself."""
+    if array.dtype != np.float32:
+        return False
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(array.sum()))
 
 
 def _limits(dtype: np.dtype[Any]) -> tuple[float, float] | tuple[int, int]:

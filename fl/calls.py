@@ -15,6 +15,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from fl.clock_offset import MAX_DRIFT, ClockOffset, split_communication
+from fl.freed_memory import give_back
 from fl.messages import (
     Code,
     Config,
@@ -44,7 +45,7 @@ from profiler.errors import ClientFailure, WireError
 from profiler.records import SpanRecord
 
 MAX_CACHED_MESSAGES = 8
-MAX_DECODING = 2  # at once: decoding holds a model three times (message, protobuf's own, arrays)
+MAX_DECODING = 2  # at once: a message that is not plain is held three times (itself, protobuf's copy, arrays)
 TENSORS_KEY = "fedmeter.tensors"
 MEASURED_PREFIXES = ("fit.", "evaluate.")
 _OWN_KEYS = frozenset({RECEIVED_KEY, HANDOVER_KEY, RECORD_KEY})
@@ -111,8 +112,15 @@ class SharedEncoding:
         if self._part is None or self._parameters is not parameters:
             self._messages.clear()
             self._parameters = parameters
-            self._part = asyncio.ensure_future(off_loop(parameters.n_bytes, codec.encode_parameters, parameters))
+            self._part = None
+            self._part = asyncio.ensure_future(off_loop(parameters.n_bytes, _encoded_anew, parameters))
         return await asyncio.shield(self._part)
+
+
+def _encoded_anew(parameters: Parameters) -> bytes:
+    """A new model is when the last one's updates are gone."""
+    give_back(parameters.n_bytes)
+    return codec.encode_parameters(parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,12 +245,10 @@ class CallingProxy:
         exchange = await self._transport.exchange(request)
         n_bytes = len(exchange.data)
         async with self._encoding.decoding:
-            decode = partial(decode_raw_reply, model=getattr(ins, "parameters", None)) if is_raw else codec.decode_reply
-            reply = await off_loop(n_bytes, decode, exchange.data)
-        exchange = replace(exchange, data=b"")  # a model's size, and the decoded one is another
-        cleaned, own = _split(reply)
-        spans = self.receipts.fresh(self._info.device, await off_loop(n_bytes, self._read_spans, own))
-        return _Received(cleaned, own, spans, len(request), exchange, n_bytes)
+            decode = partial(self._decode, ins if is_raw else None)
+            reply, own, spans = await off_loop(n_bytes, decode, exchange.data)
+        exchange = replace(exchange, data=b"")  # kept by the arrays that lie in it, and by them alone
+        return _Received(reply, own, self.receipts.fresh(self._info.device, spans), len(request), exchange, n_bytes)
 
     def _finished(self, task: asyncio.Task[_Received]) -> None:
         self._exchange = None
@@ -272,6 +278,15 @@ class CallingProxy:
             len(record) if isinstance(record, bytes) else 0,
         )
         _log.info("%s: %s: the reply came %.1f s late and is not used", self._info.device, phase, late_s)
+
+    def _decode(self, raw_ins: Instruction | None, data: bytes) -> tuple[Reply, Config, tuple[SpanRecord, ...]]:
+        """`raw_ins`: what was asked, of a client whose tensors have no headers."""
+        if raw_ins is None:
+            reply = codec.decode_reply(data)
+        else:
+            reply = decode_raw_reply(data, model=getattr(raw_ins, "parameters", None))
+        cleaned, own = _split(reply)
+        return cleaned, own, self._read_spans(own)
 
     def _read_spans(self, own: Config) -> tuple[SpanRecord, ...]:
         """A damaged measurement costs the measurement, not the update."""

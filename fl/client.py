@@ -22,6 +22,7 @@ from typing import Any
 
 import grpc
 
+from fl.freed_memory import give_back
 from fl.instrument import InstrumentedClient, instrument
 from fl.messages import ReconnectIns
 from fl.responder import Responder
@@ -252,10 +253,14 @@ class _Connection:
                     on_instruction()
                     self._learn_heartbeat(instructions)
                     response = responder.answer(data, received_ns)
+                    del data
                     replies.put(response.data)
-                    if response.leave is not None:
+                    leave, n_bytes = response.leave, len(response.data)
+                    del response  # a model's size, as `data`: neither may lie here while the next one comes
+                    give_back(n_bytes)
+                    if leave is not None:
                         _part(instructions, replies)
-                        return response.leave
+                        return leave
             finally:
                 responder.close()
                 replies.put(None)

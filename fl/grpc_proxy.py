@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fl.calls import CallingProxy, Exchange, SharedEncoding, TransportError
 from fl.proxy import ClientInfo
 from fl.receipts import Receipts
+from fl.transfers import Transfers, longest_s
 from profiler.clock import Clock
 
 if TYPE_CHECKING:
@@ -17,9 +19,12 @@ if TYPE_CHECKING:
 class StreamTransport:
     """One stream. `run` reads it until it ends; meanwhile one exchange at a time uses it."""
 
-    def __init__(self, context: grpc.aio.ServicerContext[bytes, bytes], clock: Clock) -> None:
+    def __init__(
+        self, context: grpc.aio.ServicerContext[bytes, bytes], clock: Clock, transfers: Transfers | None = None
+    ) -> None:
         self._context = context
         self._clock = clock
+        self._transfers = transfers or Transfers()
         self._reply: asyncio.Future[tuple[bytes, int]] | None = None
         self._writing: asyncio.Future[None] | None = None
         self._lost: str | None = None
@@ -31,21 +36,43 @@ class StreamTransport:
     async def exchange(self, data: bytes) -> Exchange:
         if self._lost is not None:
             raise TransportError(self._lost)
-        self._reply = asyncio.get_running_loop().create_future()
-        sent_ns = self._clock.monotonic_ns()
-        writing = self._writing = asyncio.ensure_future(self._context.write(data))
+        self._reply = reply = asyncio.get_running_loop().create_future()
         try:
-            # A stream that breaks is told through the reply even where the write would hang.
-            await asyncio.wait({writing, self._reply}, return_when=asyncio.FIRST_COMPLETED)
-            if not self._reply.done() and writing.exception() is not None:
-                raise TransportError(f"the connection broke while sending: {writing.exception()}")
-            reply, received_ns = await self._reply
-            # A reply may overtake the end of its request's write, and gRPC takes one write at a time.
-            await asyncio.wait({writing})
+            sent_ns = await self._write(data, reply)
+            answer, received_ns = await reply
+            if self._writing is not None:
+                # A reply may overtake the end of its request's write, and gRPC takes one write at a time.
+                await asyncio.wait({self._writing})
         finally:
-            writing.cancel()
+            if self._writing is not None:
+                self._writing.cancel()
+            if reply.done():
+                reply.exception()  # looked at, or asyncio complains of it where the write told the same first
             self._reply = self._writing = None
-        return Exchange(reply, sent_ns, received_ns)
+        return Exchange(answer, sent_ns, received_ns)
+
+    async def _write(self, data: bytes, reply: asyncio.Future[tuple[bytes, int]]) -> int:
+        """When sending began, which is after the wait for a slot. Returns when all is sent, or answered."""
+        async with self._transfers.slot(len(data)):
+            if self._lost is not None:  # meanwhile
+                raise TransportError(self._lost)
+            sent_ns = self._clock.monotonic_ns()
+            writing = self._writing = asyncio.ensure_future(self._context.write(data))
+            # A stream that breaks is told through the reply even where the write would hang.
+            limit_s = longest_s(len(data))
+            done, _ = await asyncio.wait({writing, reply}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            await self._give_up(f"the client did not take {len(data)} bytes within {limit_s:.0f} s")
+        if not reply.done() and writing.exception() is not None:
+            raise TransportError(f"the connection broke while sending: {writing.exception()}")
+        return sent_ns
+
+    async def _give_up(self, reason: str) -> None:
+        import grpc.aio
+
+        self.break_off(reason)
+        with suppress(grpc.aio.BaseError):  # how abort returns, and that others were first
+            await self._context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, reason)
 
     async def run(self) -> None:
         """Hand every reply to the exchange that awaits it. Returns when the client ends the stream."""
@@ -60,6 +87,7 @@ class StreamTransport:
                 await self._context.abort(grpc.StatusCode.FAILED_PRECONDITION, "a reply that nobody asked for")
             else:
                 self._reply.set_result((data, received_ns))
+            del data  # a model's size: it must not lie here until the next one comes
 
     def break_off(self, reason: str) -> None:
         """The stream is gone: fail what is pending, at once, and all that comes."""

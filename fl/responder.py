@@ -102,7 +102,7 @@ class Responder:
         attributes = call_attributes(_CALLS[type(ins)], ins.config)
         with self._client.profiler.span("send") as span:
             draft = _draft(ins, reply)
-            span.set(n_bytes=len(draft.body), **attributes)
+            span.set(n_bytes=draft.n_bytes, **attributes)
         data = self._finish(draft, received_ns, ins.config)
         self._wait.enter_context(self._client.profiler.span("wait")).set(**attributes)
         return data

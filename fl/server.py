@@ -29,6 +29,7 @@ from fl.messages import Config, GetPropertiesIns
 from fl.proxy import ClientInfo, ClientProxy, TensorEncoding
 from fl.receipts import Receipts, Stray
 from fl.security import ServerSecurity, Triple, bind, check_binding
+from fl.transfers import Transfers
 from profiler.clock import Clock, SystemClock
 from profiler.errors import ClientFailure, PreconditionError
 
@@ -37,6 +38,7 @@ METHOD = "Join"
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 HEARTBEAT_KEY = "fedmeter-heartbeat-s"
 MAX_STREAMS = 4_000
+LOOKAHEAD_BYTES = 256 * 1024
 N_PROBES = 3  # of the clock offset, right after joining
 PROBE_DEADLINE_S = 10.0
 FIRST_ANSWER_S = 30.0  # a thousand clients that start at once on two cores need some of it
@@ -113,6 +115,7 @@ class Server:
         self._foreign_tensors: TensorEncoding = foreign_tensors
         self._heartbeat_s = heartbeat_s
         self._encoding = SharedEncoding()
+        self._transfers = Transfers()
         self._connected: dict[str, GrpcProxy] = {}
         self._joined: set[GrpcProxy] = set()  # those of them that have been introduced
         self._contexts: dict[GrpcProxy, grpc.aio.ServicerContext[bytes, bytes]] = {}
@@ -229,7 +232,7 @@ class Server:
         except Refused as refused:
             _log.info("%s: refused: %s", caller.peer, refused)
             await context.abort(refused.code, str(refused))
-        stream = StreamTransport(context, self._clock)
+        stream = StreamTransport(context, self._clock, self._transfers)
         proxy = GrpcProxy(
             self._info(device, caller),
             stream,
@@ -379,4 +382,7 @@ def _options(max_message_bytes: int, limits: Limits, heartbeat_s: float) -> list
         ("grpc.max_connection_idle_ms", round(limits.idle_s * 1e3)),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+        # What a client can send before it is read. Growing with the connection's speed, it held models unread.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
     ]

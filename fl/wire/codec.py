@@ -9,8 +9,8 @@ The result is byte for byte what protobuf itself would write, but for the order 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import io
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
@@ -36,6 +36,7 @@ from fl.messages import (
     Scalar,
 )
 from fl.wire import transport_pb2 as pb
+from fl.wire.scan import scan
 from fl.wire.tensors import MAX_TENSORS, TENSOR_TYPE, decode_tensors, encode_header
 from profiler.errors import WireError
 
@@ -119,6 +120,11 @@ def encode_parameters(parameters: Parameters) -> bytes:
 
 
 def _parameters_field(number: int, parameters: Parameters) -> bytes:
+    return b"".join(_parameters_chunks(number, parameters))
+
+
+def _parameters_chunks(number: int, parameters: Parameters) -> list[bytes | memoryview]:
+    """The same in parts, the arrays' own bytes among them, so that whoever joins them makes the only copy."""
     if len(parameters.arrays) > MAX_TENSORS:
         raise WireError(f"{len(parameters.arrays)} tensors; at most {MAX_TENSORS} are sent.")
     chunks: list[bytes | memoryview] = []
@@ -131,7 +137,7 @@ def _parameters_field(number: int, parameters: Parameters) -> bytes:
         n_bytes += len(prefix) + len(header) + len(data)
     tensor_type = TENSOR_TYPE.encode()
     tail = _length_prefix(_TENSOR_TYPE_FIELD, len(tensor_type)) + tensor_type
-    return b"".join([_length_prefix(number, n_bytes + len(tail)), *chunks, tail])
+    return [_length_prefix(number, n_bytes + len(tail)), *chunks, tail]
 
 
 def _raw(array: Array) -> bytes | memoryview:
@@ -140,10 +146,14 @@ def _raw(array: Array) -> bytes | memoryview:
     return contiguous.reshape(-1).view(np.uint8).data if contiguous.size else b""
 
 
-def _parameters(message: pb.Parameters) -> Parameters:
-    if message.tensors and message.tensor_type != TENSOR_TYPE:
-        raise WireError(f"tensors of type {message.tensor_type!r:.40} came; {TENSOR_TYPE!r} is understood.")
-    return Parameters(decode_tensors(message.tensors))
+def _parameters(tensors: Sequence[bytes | memoryview], tensor_type: str) -> Parameters:
+    if tensors and tensor_type != TENSOR_TYPE:
+        raise WireError(f"tensors of type {tensor_type!r:.40} came; {TENSOR_TYPE!r} is understood.")
+    return Parameters(decode_tensors(tensors))
+
+
+def _copied(message: pb.Parameters) -> Parameters:
+    return _parameters(message.tensors, message.tensor_type)
 
 
 def _length_prefix(number: int, n_bytes: int) -> bytes:
@@ -201,14 +211,27 @@ def carries_work(data: bytes) -> bool:
 
 
 def decode_instruction(data: bytes) -> Instruction:
-    """Raises WireError for anything but one well-formed ServerMessage."""
+    """Raises WireError for anything but one well-formed ServerMessage. Arrays are views of `data` where possible."""
+    if scanned := scan(data, _FIT_INS, _INS_PARAMETERS, MAX_TENSORS):
+        fit_ins = pb.ServerMessage.FitIns()
+        _parse(fit_ins, scanned.rest)
+        return FitIns(_parameters(scanned.tensors, scanned.tensor_type), _config(fit_ins.config))
+    if scanned := scan(data, _EVALUATE_INS, _INS_PARAMETERS, MAX_TENSORS):
+        evaluate_ins = pb.ServerMessage.EvaluateIns()
+        _parse(evaluate_ins, scanned.rest)
+        return EvaluateIns(_parameters(scanned.tensors, scanned.tensor_type), _config(evaluate_ins.config))
+    return decode_instruction_by_protobuf(data)
+
+
+def decode_instruction_by_protobuf(data: bytes) -> Instruction:
+    """The same for a message of any form, at the price of copies."""
     message = pb.ServerMessage()
     _parse(message, data)
     field = message.WhichOneof("msg")
     if field == "fit_ins":
-        return FitIns(_parameters(message.fit_ins.parameters), _config(message.fit_ins.config))
+        return FitIns(_copied(message.fit_ins.parameters), _config(message.fit_ins.config))
     if field == "evaluate_ins":
-        return EvaluateIns(_parameters(message.evaluate_ins.parameters), _config(message.evaluate_ins.config))
+        return EvaluateIns(_copied(message.evaluate_ins.parameters), _config(message.evaluate_ins.config))
     if field == "get_properties_ins":
         return GetPropertiesIns(_config(message.get_properties_ins.config))
     if field == "get_parameters_ins":
@@ -221,12 +244,33 @@ def decode_instruction(data: bytes) -> Instruction:
 # --- client to server ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class ReplyDraft:
-    """A reply that is encoded, metrics included, and may still grow by further metrics."""
+    """A reply that is encoded, metrics included, and to which the last metrics are still to be added, once.
 
-    field: int
-    body: bytes
+    The one copy of the tensors that a reply needs is made here. `io.BytesIO` gives its buffer away without another, so
+    the field and the length that go before the body are written in front of it when they are known, into the room that
+    was left: as many bytes as the body's own length takes.
+    """
+
+    def __init__(self, field: int, chunks: Sequence[bytes | memoryview]) -> None:
+        self.field = field
+        self.n_bytes = sum(len(chunk) for chunk in chunks)
+        self._room = len(_length_prefix(field, self.n_bytes))
+        self._buffer = io.BytesIO()
+        self._buffer.seek(self._room)
+        for chunk in chunks:
+            self._buffer.write(chunk)
+
+    def finish(self, tail: bytes) -> bytes:
+        """The whole message, its body ended by `tail`. The draft is empty then."""
+        prefix = _length_prefix(self.field, self.n_bytes + len(tail))
+        buffer, self._buffer = self._buffer, io.BytesIO()
+        buffer.write(tail)
+        if len(prefix) != self._room:  # the tail took the length over a power of 128
+            return prefix + buffer.getbuffer()[self._room :]
+        buffer.seek(0)
+        buffer.write(prefix)
+        return buffer.getvalue()
 
 
 def draft_reply(reply: Reply) -> ReplyDraft:
@@ -238,24 +282,24 @@ def draft_reply(reply: Reply) -> ReplyDraft:
     if isinstance(reply, FitRes):
         fit = pb.ClientMessage.FitRes(status=status, num_examples=_count(reply.num_examples))
         _fill(fit.metrics, reply.metrics)
-        return ReplyDraft(_FIT_RES, _serialise(fit) + _parameters_field(_RES_PARAMETERS, reply.parameters))
+        return ReplyDraft(_FIT_RES, [_serialise(fit), *_parameters_chunks(_RES_PARAMETERS, reply.parameters)])
     if isinstance(reply, EvaluateRes):
         evaluated = pb.ClientMessage.EvaluateRes(
             status=status, loss=_loss(reply.loss), num_examples=_count(reply.num_examples)
         )
         _fill(evaluated.metrics, reply.metrics)
-        return ReplyDraft(_EVALUATE_RES, _serialise(evaluated))
+        return ReplyDraft(_EVALUATE_RES, [_serialise(evaluated)])
     if isinstance(reply, GetParametersRes):
         head = _serialise(pb.ClientMessage.GetParametersRes(status=status))
-        return ReplyDraft(_GET_PARAMETERS_RES, head + _parameters_field(_RES_PARAMETERS, reply.parameters))
+        return ReplyDraft(_GET_PARAMETERS_RES, [head, *_parameters_chunks(_RES_PARAMETERS, reply.parameters)])
     told = pb.ClientMessage.GetPropertiesRes(status=status)
     _fill(told.properties, reply.properties)
-    return ReplyDraft(_GET_PROPERTIES_RES, _serialise(told))
+    return ReplyDraft(_GET_PROPERTIES_RES, [_serialise(told)])
 
 
 def finish_reply(draft: ReplyDraft, more_metrics: Config) -> bytes:
     """A draft with `more_metrics` (or properties) appended. A GetParametersRes carries none: there they are dropped."""
-    return _around(draft.field, draft.body, _metrics_part(draft.field, more_metrics))
+    return draft.finish(_metrics_part(draft.field, more_metrics))
 
 
 def _metrics_part(field: int, metrics: Config) -> bytes:
@@ -283,14 +327,24 @@ def encode_reply(reply: Reply) -> bytes:
 
 
 def decode_reply(data: bytes) -> Reply:
-    """Raises WireError for anything but one well-formed ClientMessage. A reply without status counts as OK."""
+    """Raises WireError for anything but one well-formed ClientMessage. A reply without status counts as OK.
+
+    The arrays of a FitRes are views of `data` where possible, and keep it alive.
+    """
+    if scanned := scan(data, _FIT_RES, _RES_PARAMETERS, MAX_TENSORS):
+        fit = pb.ClientMessage.FitRes()
+        _parse(fit, scanned.rest)
+        return _fit_res(fit, _parameters(scanned.tensors, scanned.tensor_type))
+    return decode_reply_by_protobuf(data)
+
+
+def decode_reply_by_protobuf(data: bytes) -> Reply:
+    """The same for a message of any form, at the price of copies."""
     message = pb.ClientMessage()
     _parse(message, data)
     field = message.WhichOneof("msg")
     if field == "fit_res":
-        fit = message.fit_res
-        code, text = _status(fit.status)
-        return FitRes(_parameters(fit.parameters), fit.num_examples, _config(fit.metrics), code, text)
+        return _fit_res(message.fit_res, _copied(message.fit_res.parameters))
     if field == "evaluate_res":
         evaluated = message.evaluate_res
         code, text = _status(evaluated.status)
@@ -300,10 +354,15 @@ def decode_reply(data: bytes) -> Reply:
         return GetPropertiesRes(_config(message.get_properties_res.properties), code, text)
     if field == "get_parameters_res":
         code, text = _status(message.get_parameters_res.status)
-        return GetParametersRes(_parameters(message.get_parameters_res.parameters), code, text)
+        return GetParametersRes(_copied(message.get_parameters_res.parameters), code, text)
     if field == "disconnect_res":
         return DisconnectRes(_reason(message.disconnect_res.reason))
     raise WireError("a reply without content, or of a kind that the Flower Protocol does not know.")
+
+
+def _fit_res(fit: pb.ClientMessage.FitRes, parameters: Parameters) -> FitRes:
+    code, text = _status(fit.status)
+    return FitRes(parameters, fit.num_examples, _config(fit.metrics), code, text)
 
 
 def _status(status: pb.Status) -> tuple[Code, str]:

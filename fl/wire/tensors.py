@@ -33,6 +33,12 @@ _LITERALS = re.compile(
     r"""(?:[\s(){}\[\],:<>|=]|True\b|False\b|None\b|[0-9]+(?!\w)|-|'[^'\\\n]*'|"[^"\\\n]*")*""", re.ASCII
 )
 _KEYS = {"descr", "fortran_order", "shape"}
+# A header as numpy writes it: read so in a tenth of the time that Python's own parser takes.
+_SIZE = rb"(?:0|[1-9]\d{0,9})"
+_PLAIN_HEADER = re.compile(
+    rb"\{'descr': '([<>|][a-z][1248])', 'fortran_order': (False|True), 'shape': \(((?:%b, ?)*%b?)\), \} *\n"
+    % (_SIZE, _SIZE)
+)
 
 
 def encode_header(array: Array) -> bytes:
@@ -52,8 +58,11 @@ def encode_tensor(array: Array) -> bytes:
     return encode_header(array) + array.tobytes()
 
 
-def decode_tensor(data: bytes) -> Array:
-    """The array of one NPY 1.0 file: read-only, and not copied unless its byte order is foreign. Raises WireError."""
+def decode_tensor(data: bytes | memoryview) -> Array:
+    """The array of one NPY 1.0 file: read-only, and not copied unless its byte order is foreign. Raises WireError.
+
+    It lies where the bytes lie, so that it may be unaligned.
+    """
     dtype, shape, is_fortran, offset = _parse_header(data)
     count = math.prod(shape)
     n_bytes = count * dtype.itemsize
@@ -69,7 +78,7 @@ def decode_tensor(data: bytes) -> Array:
     return native
 
 
-def decode_tensors(tensors: Sequence[bytes]) -> tuple[Array, ...]:
+def decode_tensors(tensors: Sequence[bytes | memoryview]) -> tuple[Array, ...]:
     """Raises WireError, naming the tensor by its place, for what is no tensor or for too many of them."""
     if len(tensors) > MAX_TENSORS:
         raise WireError(f"{len(tensors)} tensors came; at most {MAX_TENSORS} are read.")
@@ -82,27 +91,38 @@ def decode_tensors(tensors: Sequence[bytes]) -> tuple[Array, ...]:
     return tuple(arrays)
 
 
-def _parse_header(data: bytes) -> tuple[np.dtype[np.generic], tuple[int, ...], bool, int]:
-    if data[: len(_MAGIC)] != _MAGIC:
-        raise WireError(f"not an NPY 1.0 file: it begins with {data[:8]!r}.")
-    n_header_bytes = int.from_bytes(data[len(_MAGIC) : _PREFIX_BYTES], "little")
+def _parse_header(data: bytes | memoryview) -> tuple[np.dtype[np.generic], tuple[int, ...], bool, int]:
+    prefix = bytes(data[:_PREFIX_BYTES])
+    if prefix[: len(_MAGIC)] != _MAGIC:
+        raise WireError(f"not an NPY 1.0 file: it begins with {prefix[:8]!r}.")
+    n_header_bytes = int.from_bytes(prefix[len(_MAGIC) :], "little")
     offset = _PREFIX_BYTES + n_header_bytes
     if n_header_bytes > MAX_HEADER_BYTES or offset > len(data):
         raise WireError(
             f"an NPY header of {n_header_bytes} bytes in a file of {len(data)}; at most {MAX_HEADER_BYTES}."
         )
-    header = _literal(data[_PREFIX_BYTES:offset])
+    descr, is_fortran, shape = _entries(bytes(data[_PREFIX_BYTES:offset]))
+    return _dtype(descr), _shape(shape), is_fortran, offset
+
+
+def _entries(text: bytes) -> tuple[object, bool, object]:
+    """descr, fortran_order and shape of a header. Raises WireError."""
+    if plain := _PLAIN_HEADER.fullmatch(text):
+        descr, order, sizes = (part.decode() for part in plain.groups())
+        if "," in sizes or not sizes:  # (3) is a number, (3,) is a tuple
+            return descr, order == "True", tuple(int(size) for size in sizes.split(",") if size.strip())
+    header = _literal(text)
     if not isinstance(header, dict) or set(header) != _KEYS:
         raise WireError(f"an NPY header without exactly the keys {sorted(_KEYS)}.")
     is_fortran = header["fortran_order"]
     if not isinstance(is_fortran, bool):
         raise WireError("an NPY header whose fortran_order is neither True nor False.")
-    return _dtype(header["descr"]), _shape(header["shape"]), is_fortran, offset
+    return header["descr"], is_fortran, header["shape"]
 
 
 def _literal(header: bytes) -> object:
     try:
-        text = header.decode("ascii").strip()
+        text = header.decode("ascii").strip(" \n")
         if not _LITERALS.fullmatch(text):
             raise ValueError("more than plain literals")
         return ast.literal_eval(text)

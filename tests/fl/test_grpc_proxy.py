@@ -9,6 +9,7 @@ import pytest
 
 from fl.calls import TransportError
 from fl.grpc_proxy import StreamTransport
+from fl.transfers import LARGE_BYTES, Transfers
 from profiler.clock import SystemClock
 
 
@@ -84,5 +85,42 @@ def test_a_stream_that_breaks_ends_a_write_that_hangs(is_answered: bool) -> None
         with pytest.raises(TransportError, match="killed"):
             await transport.exchange(b"2")
         reading.cancel()
+
+    asyncio.run(asyncio.wait_for(test(), 10.0))
+
+
+def test_the_time_in_the_queue_is_no_time_of_the_transfer() -> None:
+    async def test() -> None:
+        clock, transfers = SystemClock(), Transfers(n_slots=1, slot_s=60.0)
+        stream: Any = Stream()
+        transport = StreamTransport(stream, clock, transfers)
+        reading = asyncio.create_task(transport.run())
+        async with transfers.slot(LARGE_BYTES):
+            exchange = asyncio.create_task(transport.exchange(bytes(LARGE_BYTES)))
+            await settle()
+            assert stream.n_writes == 0
+            freed_ns = clock.monotonic_ns()
+        await settle()
+        assert stream.n_writes == 1
+        stream.sent.set()
+        stream.replies.put_nowait(b"one")
+        assert (await exchange).sent_ns >= freed_ns
+        reading.cancel()
+
+    asyncio.run(asyncio.wait_for(test(), 10.0))
+
+
+def test_a_client_that_is_lost_in_the_queue_fails_its_call_and_is_sent_nothing() -> None:
+    async def test() -> None:
+        transfers = Transfers(n_slots=1, slot_s=60.0)
+        stream: Any = Stream()
+        transport = StreamTransport(stream, SystemClock(), transfers)
+        async with transfers.slot(LARGE_BYTES):
+            exchange = asyncio.create_task(transport.exchange(bytes(LARGE_BYTES)))
+            await settle()
+            transport.break_off("the client was killed")
+        with pytest.raises(TransportError, match="killed"):
+            await exchange
+        assert stream.n_writes == 0
 
     asyncio.run(asyncio.wait_for(test(), 10.0))

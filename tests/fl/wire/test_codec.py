@@ -197,3 +197,13 @@ def test_a_scalar_without_value_is_refused() -> None:
 def test_a_count_that_is_none_is_refused(num_examples: int) -> None:
     with pytest.raises(WireError, match="num_examples"):
         codec.encode_reply(FitRes(PARAMETERS, num_examples))
+
+
+@pytest.mark.parametrize("n_early", [*range(90, 110), *range(16_350, 16_370)])
+def test_a_tail_that_makes_the_length_longer_still_gives_protobufs_bytes(n_early: int) -> None:
+    draft = codec.draft_reply(GetPropertiesRes({"a": b"x" * n_early}))
+    data = codec.finish_reply(draft, {"b": b"y" * 20})
+    assert_same(GetPropertiesRes({"a": b"x" * n_early, "b": b"y" * 20}), codec.decode_reply(data))
+    told = pb.ClientMessage()
+    told.ParseFromString(data)
+    assert told.SerializeToString(deterministic=True) == data
