@@ -14,19 +14,23 @@ from collections.abc import Callable, Sequence
 from tabulate import tabulate
 
 from tests.bench.figures import Figure
+from tests.bench.flower import flower, flower_100
 from tests.bench.metering import footprint, sampling, slowdown
 from tests.bench.peers import peers
 from tests.bench.speed import decoding, folding, fronts, importing
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
-    bench.__name__: bench for bench in (importing, sampling, footprint, slowdown, peers, folding, decoding, fronts)
+    bench.__name__: bench
+    for bench in (importing, sampling, footprint, slowdown, peers, folding, decoding, fronts, flower, flower_100)
 }
+
+LARGE = ("flower_100",)  # a hundred large models
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHES)}; all without any")
-    names = parser.parse_args(argv).names or list(BENCHES)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHES)}; without any all but {', '.join(LARGE)}")
+    names = parser.parse_args(argv).names or [name for name in BENCHES if name not in LARGE]
     unknown = [name for name in names if name not in BENCHES]
     if unknown:
         parser.error(f"no bench {', '.join(unknown)}; there are {', '.join(BENCHES)}")
