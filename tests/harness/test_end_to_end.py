@@ -176,6 +176,7 @@ def test_a_killed_harness_leaves_no_client_and_can_be_resumed(bench: Bench, caps
     bench.write(rounds=3, epochs=(1, 5))
     with bench.running() as process:
         wait_until(lambda: len(bench.records("task_finished")) == 1 and len(bench.records("round")) >= 4)
+        wait_until(lambda: len(list(bench.run_folders()[0].glob("checkpoints/*.npz"))) == 2)  # follows its record
         pids = client_pids(bench)
         process.send_signal(signal.SIGKILL)
         process.wait()
