@@ -111,7 +111,8 @@ def test_a_fold_that_never_ends_ends_the_run_by_name(monkeypatch: pytest.MonkeyP
 
 
 SERVE_STUCK = """
-import sys, threading
+import signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it, as a shell's & does
 import numpy as np
 import fl.client, fl.standalone
 from tests.fl.clients import Unruly
