@@ -6,6 +6,7 @@ import importlib.util
 import socket
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -132,8 +133,10 @@ def test_ours_and_a_foreign_client_train_over_tls_and_no_command_line_holds_a_se
 
 def _client_of(pid: int) -> psutil.Process | None:
     for process in psutil.Process(pid).children(recursive=True):
-        if "fl.client" in process.cmdline() and process.cmdline()[1] == "-m":
-            return process
+        with suppress(psutil.NoSuchProcess):  # a helper such as git, which has ended meanwhile
+            command = process.cmdline()
+            if "fl.client" in command and command[1] == "-m":
+                return process
     return None
 
 
