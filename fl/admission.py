@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from fl.security import DEVICE_KEY, INSTANCE_KEY, TOKEN_KEY, ServerSecurity, is_token
+from fl.security import DEVICE_KEY, INSTANCE_KEY, TOKEN_KEY, ServerSecurity, check_binding, is_token
 from profiler.clock import Clock
 
 DEVICE_PATTERN = re.compile(r"[\w@.:+-]{1,128}", re.ASCII)
@@ -46,6 +46,12 @@ class Access:
     foreign: tuple[str, ...] | None = None
     foreign_address: str | None = None
     insecure: bool = False
+
+    def check_addresses(self, address: str) -> None:
+        """Raises PreconditionError where a server at `address` would talk in plain text that others can read."""
+        for one in (address, self.foreign_address):
+            if one is not None:
+                check_binding(one, has_tls=self.security.certificates is not None, insecure=self.insecure)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from fl.limits import raise_open_files
 from fl.messages import Config, GetPropertiesIns
 from fl.proxy import ClientInfo, ClientProxy, TensorEncoding
 from fl.receipts import Receipts, Stray
-from fl.security import ServerSecurity, Triple, bind, check_binding
+from fl.security import ServerSecurity, Triple, bind
 from fl.transfers import Transfers
 from profiler.clock import Clock, SystemClock
 from profiler.errors import ClientFailure, PreconditionError
@@ -128,8 +128,7 @@ class Server:
         """The bound port. Raises PreconditionError, naming the address, where it cannot be bound, or must not be:
         plain text where other machines can read it."""
         security = self._access.security
-        for address in self._addresses():
-            check_binding(address, has_tls=security.certificates is not None, insecure=self._access.insecure)
+        self._access.check_addresses(self.address)
         raise_open_files(self._limits.clients)
         options = _options(self._max_message_bytes, self._limits, self._heartbeat_s)
         server = grpc.aio.server(options=options, maximum_concurrent_rpcs=self._limits.clients)
@@ -142,10 +141,6 @@ class Server:
         self._server = server
         self._sweeper = asyncio.create_task(self._sweep())
         return self.port
-
-    def _addresses(self) -> list[str]:
-        foreign = self._access.foreign_address
-        return [self.address] if foreign is None else [self.address, foreign]
 
     async def close(self) -> None:
         """End all streams at once. Bounded, whatever a stream is doing."""

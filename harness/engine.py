@@ -61,16 +61,21 @@ def message_bound(model: Sequence[Array]) -> int:
 
 
 def access(spec: RunSpec) -> Access:
-    """Who may join: the devices of the run by their names, and as many foreign clients as there are entries for."""
+    """Who may join: the devices of the run by their names, and as many foreign clients as there are entries for.
+
+    Raises PreconditionError where the certificates cannot be used, or where plain text would leave this machine.
+    """
     fleet = spec.fleet
     foreign = tuple(device.id for device in spec.devices if device.foreign)
-    return Access(
+    allowed = Access(
         ServerSecurity() if fleet.tls is None else server_security(fleet.tls),
         devices=frozenset(device.id for device in spec.devices if not device.foreign),
         foreign=foreign,
         foreign_address=fleet.foreign_address if foreign else None,
         insecure=fleet.insecure,
     )
+    allowed.check_addresses(fleet.address)
+    return allowed
 
 
 class Engine:

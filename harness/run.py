@@ -108,7 +108,7 @@ def _main(args: argparse.Namespace) -> int:
         return _finish(args, job, job.resume)
     if not args.sysfs_root.is_dir():
         raise UsageError(f"--sysfs-root {args.sysfs_root} is not a folder.")
-    access(job.spec)  # a certificate that is missing or has expired must show before there is a results folder
+    access(job.spec)  # plain text to others, or an expired certificate, must show before there is a results folder
     clock = SystemClock()
     required = [name for device in job.spec.devices for name in device.require]
     probes = probe_sensors(args.sysfs_root, clock, required)

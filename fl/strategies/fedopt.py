@@ -7,6 +7,7 @@ memory; tensors that are no floats are averaged as in FedAvg.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -23,7 +24,7 @@ Moment = npt.NDArray[np.float64]
 
 
 @dataclass(kw_only=True)
-class ServerOptimizer(FedAvg):
+class ServerOptimizer(FedAvg, ABC):
     """What the four have in common: moments that live as long as the task, and go into its checkpoint."""
 
     server_lr: float
@@ -67,8 +68,9 @@ class ServerOptimizer(FedAvg):
     def _first_moments(self, shape: tuple[int, ...]) -> list[Moment]:
         return [np.zeros(shape)]
 
+    @abstractmethod
     def _direction(self, moments: list[Moment], delta: Moment) -> Moment:
-        raise NotImplementedError
+        """What is added to the model. Moves the moments on."""
 
 
 class _Optimized:
@@ -135,8 +137,9 @@ class _Adaptive(ServerOptimizer):
         self._accumulate(square, delta**2)
         return self.server_lr * mean / (np.sqrt(square) + self.tau)
 
+    @abstractmethod
     def _accumulate(self, square: Moment, squared_delta: Moment) -> None:
-        raise NotImplementedError
+        """Move the second moment on, in place."""
 
 
 @dataclass(kw_only=True)

@@ -7,6 +7,7 @@ Descent", NIPS 2017. None of them weighs by examples: a client says itself how m
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -61,7 +62,7 @@ def by_coordinate(updates: Sequence[tuple[Array, ...]], statistic: Statistic) ->
 
 
 @dataclass(kw_only=True)
-class _Robust(FedAvg):
+class _Robust(FedAvg, ABC):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.weigh_by != "examples":
@@ -70,8 +71,9 @@ class _Robust(FedAvg):
     def aggregator(self, round_: int, parameters: Parameters) -> Aggregator:
         return Collected(parameters, self._combine)
 
+    @abstractmethod
     def _combine(self, updates: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
-        raise NotImplementedError
+        """The new model from a round's updates, in the order of their device ids."""
 
 
 @dataclass(kw_only=True)

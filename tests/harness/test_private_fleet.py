@@ -106,6 +106,17 @@ def test_a_folder_that_is_not_there_is_told_before_anything_is_made(
     assert [path.name for path in tmp_path.iterdir()] == ["fleet.toml"]
 
 
+@pytest.mark.parametrize("flags", [[], ["--check"]])
+def test_plain_text_to_others_is_refused_before_anything_is_made(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fleet.toml").write_text(f'name = "x"\n[server]\naddress = "0.0.0.0:0"\n{DEVICE}')
+    assert main(["fleet.toml", *flags]) == 3
+    assert "can be reached by other machines" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.serial
 @pytest.mark.timeout(120)
 @needs_entry_point
