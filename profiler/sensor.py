@@ -86,9 +86,6 @@ class Explains(Protocol):
     def why(self) -> Sequence[str | None]: ...
 
 
-SensorFactory = Callable[[Path, Clock], Sensor]
-
-
 @dataclass(frozen=True, slots=True)
 class Probe:
     """What one sensor said when it was asked."""
