@@ -32,6 +32,7 @@ from profiler.uncertainty import (
 )
 
 MIN_COVERAGE = 0.5
+_COVERAGE_DIGITS = 12
 FROZEN_JITTERS = 100.0  # a counter that moves each millisecond and did not in a tenth of a second has stopped
 GAP_PERIODS = 3.0  # a power rail is bridged, not integrated, over more than this many sampling periods
 
@@ -212,7 +213,8 @@ def _reading(
     max_gap_s: float,
     reason: str | None,
 ) -> EnergyReading:
-    coverage = min(1.0, tally.covered_s / duration_s) if duration_s > 0 else 1.0
+    # Rounded: a window without a gap is covered, whatever the last bits of a sum of its seconds say.
+    coverage = round(min(1.0, tally.covered_s / duration_s), _COVERAGE_DIGITS) if duration_s > 0 else 1.0
     unknown = _why_unknown(rail, tally, duration_s, coverage)
     if unknown is not None:
         why = f"{unknown}; {reason}" if reason else unknown

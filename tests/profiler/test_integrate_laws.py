@@ -77,6 +77,15 @@ def test_a_trace_cut_at_random_and_rejoined_conserves_energy(times: list[int], d
         assert math.fsum(map(joules, parts)) == pytest.approx(whole_j, rel=1e-9, abs=1e-9)
 
 
+@given(times_ns, st.data())
+def test_a_window_without_a_gap_is_covered_whole(times: list[int], data: st.DataObject) -> None:
+    """To the last bit, in the streaming and in the recorded reading alike: 1.0 is what `coverage` says of no gap."""
+    first, last = sorted(data.draw(st.tuples(*[st.integers(0, len(times) - 1)] * 2)))
+    samples: list[tuple[int, float | None]] = [(t, 5.0) for t in times]
+    assert window(power_rail(), samples, first, last).coverage == 1.0
+    assert integrate(power_rail(), samples, times[first], times[last], max_gap_s=math.inf).coverage == 1.0
+
+
 def test_edges_have_no_bias_at_ten_hertz_and_two_seconds() -> None:
     """Sums over the samples inside alone lose 5 %: half an interval at each end."""
     rng = random.Random(3)
