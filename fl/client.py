@@ -37,7 +37,7 @@ from fl.security import (
     client_security,
     is_loopback,
 )
-from fl.workload import Partition, load_workload
+from fl.workload import Partition, load_workload, parse_option
 from profiler.clock import Clock, SystemClock
 from profiler.combined import combined
 from profiler.errors import DeviceError, FedmeterError, PreconditionError, UsageError
@@ -375,7 +375,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> None:
     clock = SystemClock()
     os.environ.setdefault("OMP_NUM_THREADS", str(arguments.threads))
-    workload = load_workload(arguments.workload)
+    workload = load_workload(arguments.workload, **dict(map(parse_option, arguments.workload_option)))
     partition = Partition(arguments.partition, arguments.shards, arguments.alpha, arguments.partition_seed)
     client = workload.client(arguments.shard, partition)
     _limit_threads(arguments.threads)
@@ -415,6 +415,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--server", required=True, metavar="HOST:PORT")
     parser.add_argument("--device", default="", metavar="ID", help="what the server calls this client")
     parser.add_argument("--workload", required=True, metavar="NAME")
+    parser.add_argument("--workload-option", action="append", default=[], metavar="KEY=VALUE", help="may be repeated")
     parser.add_argument("--shard", type=int, default=0, metavar="I", help="which part of the data is ours, from 0")
     parser.add_argument("--shards", type=int, default=1, metavar="N", help="parts that the data are split into")
     parser.add_argument("--partition", choices=("iid", "dirichlet"), default="iid")

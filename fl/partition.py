@@ -11,6 +11,8 @@ from fl.workload import Partition
 from profiler.errors import UsageError
 
 Indices = npt.NDArray[np.int64]
+_TEST_SHARE = 0.2
+_SPLIT_SEED = 0  # the test set is the same in every run, so that runs compare
 _MAX_ALPHA = 1e6  # beyond it every class is split evenly to the last example
 
 
@@ -25,6 +27,16 @@ def partition(labels: npt.NDArray[Any], how: Partition) -> list[Indices]:
     rng = np.random.default_rng(how.seed)
     shards = _iid(len(labels), how.shards, rng) if how.kind == "iid" else _dirichlet(labels, how, rng)
     return [np.sort(shard) for shard in shards]
+
+
+def held_out(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """bool[n]: the test set, a fifth of each class, drawn by a fixed seed."""
+    rng = np.random.default_rng(_SPLIT_SEED)
+    is_test = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        is_test[members[: round(len(members) * _TEST_SHARE)]] = True
+    return is_test
 
 
 def _check(n_examples: int, how: Partition) -> None:

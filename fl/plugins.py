@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
+from typing import cast
+
 from profiler.errors import PreconditionError, UsageError, nearest
 
 
@@ -24,3 +28,14 @@ def load_plugin(group: str, name: str) -> object:
             remedy="Install what it needs; the built-in workloads need fedmeter[train].",
         ) from error
     return plugin
+
+
+def make_plugin(group: str, name: str, options: Mapping[str, object]) -> object:
+    """What the entry point makes of these options. Raises UsageError, too, for options that it does not take."""
+    factory = cast(Callable[..., object], load_plugin(group, name))
+    try:
+        inspect.signature(factory).bind(**options)
+    except TypeError as error:
+        known = ", ".join(inspect.signature(factory).parameters) or "none"
+        raise UsageError(f"{group}, {name!r}: {error}.", remedy=f"Its options: {known}.") from None
+    return factory(**options)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 from fl.messages import Array, Config, FitRes, Parameters
-from fl.plugins import load_plugin
+from fl.plugins import make_plugin
 from fl.proxy import ClientInfo
-from profiler.errors import UsageError
 
 ENTRY_POINT_GROUP = "fedmeter.strategies"
 
@@ -106,9 +104,4 @@ def load_strategy(name: str, **options: object) -> Strategy:
 
     Raises UsageError for an unknown name and for options that it does not take.
     """
-    factory = cast(Callable[..., Strategy], load_plugin(ENTRY_POINT_GROUP, name))
-    try:
-        inspect.signature(factory).bind(**options)
-    except TypeError as error:
-        raise UsageError(f"strategy {name!r}: {error}.") from None
-    return factory(**options)
+    return cast(Strategy, make_plugin(ENTRY_POINT_GROUP, name, options))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 from fl.messages import Array, Config, Scalar
-from fl.plugins import load_plugin
+from fl.plugins import make_plugin
+from profiler.errors import UsageError
 
 ENTRY_POINT_GROUP = "fedmeter.workloads"
+
+Option = str | int | float | bool
 
 
 class NumPyClient(Protocol):
@@ -44,7 +48,10 @@ class Defaults:
 
 
 class Workload(Protocol):
-    """Chosen by name through the entry points `fedmeter.workloads`; constructed without arguments."""
+    """Chosen by name through the entry points `fedmeter.workloads`; its constructor's arguments are its options.
+
+    Each has a default, and is text, a number or true or false, so that files and command lines can give it.
+    """
 
     name: str
     defaults: Defaults
@@ -63,6 +70,31 @@ class Workload(Protocol):
         ...
 
 
-def load_workload(name: str) -> Workload:
-    """The workload of that name. Raises UsageError for an unknown name, PreconditionError where an import fails."""
-    return cast(Callable[[], Workload], load_plugin(ENTRY_POINT_GROUP, name))()
+def load_workload(name: str, **options: Option) -> Workload:
+    """The workload of that name, made with these options.
+
+    Raises UsageError for an unknown name and for options that it does not take, PreconditionError where an import
+    fails or something that it needs is missing.
+    """
+    return cast(Workload, make_plugin(ENTRY_POINT_GROUP, name, options))
+
+
+def parse_option(text: str) -> tuple[str, Option]:
+    """`KEY=VALUE` as on a command line: VALUE is a whole number, a finite number, `true`, `false`, or else text."""
+    key, equals, value = text.partition("=")
+    if not (equals and key.isidentifier()):
+        raise UsageError(f"{text!r:.80} is no option.", remedy="Write KEY=VALUE, as in width=16.")
+    return key, _typed(value)
+
+
+def _typed(value: str) -> Option:
+    if value in ("true", "false"):
+        return value == "true"
+    if "_" in value:  # Python reads 1_000 as a number; a folder may be called so
+        return value
+    with suppress(ValueError):
+        return int(value)
+    with suppress(ValueError):
+        if math.isfinite(number := float(value)):
+            return number
+    return value

@@ -12,8 +12,9 @@ from fl.messages import Array, Config, FitRes, Parameters
 from fl.partition import partition
 from fl.steps import StepControl
 from fl.strategies.fedavg import FedAvg
-from fl.workload import Partition, load_workload
+from fl.workload import Option, Partition, load_workload
 from fl.workloads.digits import Digits
+from fl.workloads.training import Examples, Source
 from profiler.clock import FakeClock
 from profiler.errors import UsageError
 
@@ -28,17 +29,22 @@ def digits() -> Iterator[Digits]:
     torch.set_num_threads(threads)
 
 
+def everything(source: Source) -> Examples:
+    return source.at(torch.arange(len(source.labels)))
+
+
 def test_the_held_out_fifth_is_stratified_and_apart(digits: Digits) -> None:
-    train, test = digits._data
+    data = digits.data()
+    train, test = (everything(source) for source in (data.train, data.test))
     assert (len(train), len(test)) == (1438, 359)
     assert np.bincount(test.labels).tolist() == pytest.approx([36] * 10, abs=1)
-    assert (float(train.images.min()), float(train.images.max())) == (0.0, 1.0)
-    assert train.images.shape[1:] == (1, 8, 8)
-    assert torch.equal(Digits()._data[1].images, test.images)
+    assert (float(train.inputs.min()), float(train.inputs.max())) == (0.0, 1.0)
+    assert train.inputs.shape[1:] == (1, 8, 8)
+    assert torch.equal(everything(Digits().data().test).inputs, test.inputs)
 
 
 def test_shards_are_those_of_the_partition(digits: Digits) -> None:
-    expected = partition(digits._data[0].labels.numpy(), THIRDS)
+    expected = partition(digits.data().train.labels.numpy(), THIRDS)
     for shard in range(3):
         assert digits.client(shard, THIRDS).get_properties({})["examples"] == len(expected[shard]) in (479, 480)
 
@@ -87,8 +93,20 @@ def test_initial_weights_have_the_layers_spread(digits: Digits) -> None:
 
 
 def order_of_first_epoch(digits: Digits, shard: int, **config: int) -> list[int]:
-    client = Digits.client(digits, shard, THIRDS)
-    return torch.cat(client._batches({"batch_size": 16, **config}, 0)).tolist()  # type: ignore[attr-defined, no-any-return]
+    """By the order in which the first examples of each epoch reach the model."""
+    seen: list[torch.Tensor] = []
+
+    class Watched(Digits):
+        def augment(self, inputs: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+            seen.append(inputs)
+            return inputs
+
+    client = Watched(hidden=1).client(shard, THIRDS)
+    seen.clear()  # of the warm-up
+    client.fit(Digits(hidden=1).initial_parameters(0), {"batch_size": 16, **config})
+    shard_images = everything(digits.data().train).inputs[partition(digits.data().train.labels.numpy(), THIRDS)[shard]]
+    where = {image.numpy().tobytes(): index for index, image in enumerate(shard_images)}
+    return [where[image.numpy().tobytes()] for image in torch.cat(seen)]
 
 
 def test_shuffling_follows_from_seed_round_and_shard(digits: Digits) -> None:
@@ -162,3 +180,35 @@ def test_the_proximal_term_holds_the_model_near_where_it_began() -> None:
     assert tight < held < free
     with pytest.raises(UsageError, match="proximal_mu"):
         moved(-1.0)
+
+
+def test_width_scales_the_model_and_hidden_replaces_it() -> None:
+    def n_parameters(**options: int) -> int:
+        return sum(array.size for array in load_workload("digits", **options).initial_parameters(0))
+
+    assert n_parameters(width=64) == n_parameters() == 338_058
+    assert n_parameters(width=16) < n_parameters() / 15
+    assert n_parameters(hidden=32) == 64 * 32 + 32 + 32 * 10 + 10
+
+
+def test_the_cheap_model_learns(digits: Digits) -> None:
+    cheap = Digits(hidden=32)
+    client = cheap.client(0, Partition())
+    arrays, _, _ = client.fit(cheap.initial_parameters(0), {"epochs": 10, "batch_size": 8, "lr": 0.05})
+    assert cheap.evaluate(arrays)[1] > 0.92
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 0}, "digits: width is a whole number from 1 to 1024, not 0"),
+        ({"width": 2.5}, "width .* not 2.5"),
+        ({"width": True}, "width .* not True"),
+        ({"hidden": "32"}, "hidden .* not '32'"),
+        ({"hidden": 8, "width": 16}, "Leave one of them out"),
+        ({"widht": 8}, "'widht'.*Its options: width, hidden"),
+    ],
+)
+def test_refuses_senseless_options(options: dict[str, Option], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_workload("digits", **options)
