@@ -6,7 +6,8 @@ FedmeterError                 .remedy says what to do; .exit_code is what a main
 ├── PreconditionError     3   something outside is missing: a port, a device, a permission
 │   ├── SensorError       3   a sensor that cannot be opened or read
 │   ├── DeviceError       3   a device that cannot be started or reached
-│   └── ResultsError      3   a results folder that is empty, foreign or damaged
+│   ├── ResultsError      3   a results folder that is empty, foreign or damaged
+│   └── DataError         3   a data set or weights that are missing, damaged or do not fit
 ├── WireError             1   bytes from the network that break the protocol or a bound
 └── ClientFailure         1   one call to one client that failed: names device, phase and reason
 """
@@ -55,6 +56,10 @@ class DeviceError(PreconditionError):
 
 
 class ResultsError(PreconditionError):
+    pass
+
+
+class DataError(PreconditionError):
     pass
 
 

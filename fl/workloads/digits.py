@@ -36,14 +36,16 @@ class Digits(TorchWorkload):
     name = "digits"
     defaults = Defaults(batch_size=16, lr=0.01, rounds=4)
 
-    def __init__(self, width: int = _WIDTH, hidden: int = 0) -> None:
+    def __init__(self, width: int = _WIDTH, hidden: int | None = None) -> None:
         self._width = whole_number(self.name, "width", width, at_least=1, at_most=1024)
-        self._hidden = whole_number(self.name, "hidden", hidden, at_least=0, at_most=65536)
-        if hidden and width != _WIDTH:
-            raise UsageError("digits: width is of the CNN, hidden replaces it.", remedy="Leave one of them out.")
+        if hidden is not None:
+            whole_number(self.name, "hidden", hidden, at_least=1, at_most=65536)
+            if width != _WIDTH:
+                raise UsageError("digits: width is of the CNN, hidden replaces it.", remedy="Leave one of them out.")
+        self._hidden = hidden
 
     def model(self) -> nn.Module:
-        return _perceptron(self._hidden) if self._hidden else _cnn(self._width)
+        return _cnn(self._width) if self._hidden is None else _perceptron(self._hidden)
 
     def data(self) -> Data:
         table = _table()

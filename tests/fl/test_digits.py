@@ -17,16 +17,15 @@ from fl.workloads.digits import Digits
 from fl.workloads.training import Examples, Source
 from profiler.clock import FakeClock
 from profiler.errors import UsageError
+from tests.fixtures.threads import one_thread
 
 THIRDS = Partition("iid", 3)
 
 
 @pytest.fixture(scope="module")
 def digits() -> Iterator[Digits]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # steps this small only lose by more, above all on a busy machine
-    yield Digits()
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield Digits()
 
 
 def everything(source: Source) -> Examples:

@@ -11,7 +11,7 @@ from profiler.errors import SpecError
 from profiler.quantities import Provenance, Scope
 from profiler.sensor import Available
 from profiler.sensors.cpu_model import CpuModelSensor
-from tests.fixtures.meters import device_data
+from tests.fixtures.data import device_data
 from tests.profiler.sensors.test_cpu_model import write_stat
 
 WHOLE = """

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from profiler.errors import SensorError
 from profiler.external import ClockAlignment, Exchange, Meter, Trace, accumulate, alignment_limit_j, energy
 from profiler.quantities import Provenance, RailKind, Scope
+from tests.fixtures.data import device_data
 from tests.fixtures.meters import (
     METER,
-    device_data,
     exchange,
     microcontroller_trace,
     published_windows_j,

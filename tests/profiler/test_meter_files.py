@@ -13,7 +13,8 @@ from profiler.errors import SensorError
 from profiler.external import ClockAlignment, Trace, energy
 from profiler.meter_files import Columns, iso_ns, number, read_csv, read_ptdaemon, unit_factor
 from profiler.quantities import Provenance, RailKind, Scope
-from tests.fixtures.meters import METER, device_data, monsoon_csv, power_window
+from tests.fixtures.data import device_data
+from tests.fixtures.meters import METER, monsoon_csv, power_window
 
 POWER = Columns("Time (s)", power="Power (mW)")
 S = 1_000_000_000
