@@ -37,7 +37,7 @@ from fl.security import (
     client_security,
     is_loopback,
 )
-from fl.workload import Partition, load_workload, parse_option
+from fl.workload import PARTITIONS, Partition, load_workload, parse_option
 from profiler.clock import Clock, SystemClock
 from profiler.combined import combined
 from profiler.errors import DeviceError, FedmeterError, PreconditionError, UsageError
@@ -418,7 +418,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workload-option", action="append", default=[], metavar="KEY=VALUE", help="may be repeated")
     parser.add_argument("--shard", type=int, default=0, metavar="I", help="which part of the data is ours, from 0")
     parser.add_argument("--shards", type=int, default=1, metavar="N", help="parts that the data are split into")
-    parser.add_argument("--partition", choices=("iid", "dirichlet"), default="iid")
+    parser.add_argument("--partition", choices=PARTITIONS, default="iid")
     parser.add_argument("--alpha", type=float, default=0.5, metavar="A", help="concentration of a Dirichlet split")
     parser.add_argument("--partition-seed", type=int, default=0, metavar="S")
     parser.add_argument("--meter", choices=("auto", "none"), default="auto", help="none: somebody else meters")

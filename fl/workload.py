@@ -13,6 +13,7 @@ from profiler.errors import UsageError
 
 ENTRY_POINT_GROUP = "fedmeter.workloads"
 
+PARTITIONS = ("iid", "dirichlet", "domain")
 Option = str | int | float | bool
 
 
@@ -30,7 +31,11 @@ class NumPyClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """How the training data are split into `shards` parts: `iid`, or `dirichlet` with concentration `alpha`."""
+    """How the training data are split into `shards` parts: one of `PARTITIONS`.
+
+    `dirichlet` has the concentration `alpha`. `domain` needs a workload whose examples belong to domains, such as the
+    camera that took them.
+    """
 
     kind: str = "iid"
     shards: int = 1

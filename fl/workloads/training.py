@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -54,10 +55,14 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What to train on and what is held out: the same for every seed, partition and client."""
+    """What to train on and what is held out: the same for every seed, partition and client.
+
+    `domains` names the domain of each training example, where they have one.
+    """
 
     train: Source
     test: Source
+    domains: npt.NDArray[np.str_] | None = None
 
 
 class TorchWorkload(ABC):
@@ -120,11 +125,11 @@ class TorchWorkload(ABC):
             yield logits.float(), labels
 
     def _shard(self, shard: int, how: Partition) -> Examples:
-        train = self._data.train
-        shards = partition(train.labels.numpy(), how)
+        data = self._data
+        shards = partition(data.train.labels.numpy(), how, data.domains)
         if not 0 <= shard < len(shards):
             raise UsageError(f"shard {shard}: the partition has shards 0 to {len(shards) - 1}.")
-        return train.at(torch.from_numpy(shards[shard]))
+        return data.train.at(torch.from_numpy(shards[shard]))
 
     @cached_property
     def _data(self) -> Data:
