@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fl.datasets import ROOT_VARIABLE, cifar10, data_root
+from fl.datasets import ROOT_VARIABLE, cifar10, data_root, mobilenetv2
 from fl.datasets.download import Checksum, parse_checksum
 from profiler.errors import FedmeterError
 
@@ -19,6 +19,7 @@ Fetch = Callable[[Path, str, Checksum], Path]
 
 _KNOWN: dict[str, tuple[Fetch, str, Checksum]] = {
     "cifar10": (cifar10.fetch, cifar10.URL, cifar10.CHECKSUM),
+    "mobilenetv2": (mobilenetv2.fetch, mobilenetv2.URL, mobilenetv2.CHECKSUM),
 }
 
 

@@ -7,7 +7,6 @@ record is a label byte (0 to 9) and 3,072 bytes of red, green and blue planes, e
 
 from __future__ import annotations
 
-import os
 import shutil
 import tarfile
 import tempfile
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fl.datasets.download import Checksum, fetched
+from fl.datasets.download import Checksum, fetched, require_checksum
 from profiler.errors import DataError
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -30,12 +29,26 @@ TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 TEST = ("test_batch.bin",)
 CLASSES = 10
 IMAGE_SHAPE = (3, 32, 32)
+_PUBLISHED = dict(
+    zip(
+        (*TRAIN, *TEST),
+        (
+            "5dd7e06a14cb22eb9f671a540d1b7c25",
+            "5ea93a67294ea407fff1d09f752e9692",
+            "942cd6a4bcdd0dd3c604fbe906cb4421",
+            "ae636b3ba5c66a11e91e8cb52e771fcb",
+            "53f37980c15c3d472c316c40844f3f0d",
+            "803d5f7f4d78ea53de84dbe85f74fb6d",
+        ),
+        strict=True,
+    )
+)
 MAX_ARCHIVE_BYTES = 200_000_000  # the official one has 170 million
 RECORD_BYTES = 1 + 3 * 32 * 32
 _MAX_RECORDS = 10_000  # of a file
 _MAX_MEMBERS = 64  # the official archive has 9
 _COMMAND = "python -m fl.datasets cifar10"
-_REFETCH = f"Remove it and run: {_COMMAND}"
+_REFETCH = f"Remove {FOLDER} and run: {_COMMAND}"
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -76,13 +89,17 @@ def load(root: Path) -> tuple[Records, Records]:
 def fetch(root: Path, source: str = URL, checksum: Checksum = CHECKSUM) -> Path:
     """The folder of a checked archive, below the data root. Raises DataError; leaves nothing half done behind.
 
-    One that is there already is read and kept.
+    One that is there already is kept. Either is read, and compared with the published files unless `checksum` is that
+    of something else.
     """
     folder = root / FOLDER
     if not folder.exists():
         with fetched(source, root, checksum, MAX_ARCHIVE_BYTES) as archive:
             _unpack(archive, source, folder)
     load(root)
+    if checksum == CHECKSUM:
+        for name, digest in _PUBLISHED.items():
+            require_checksum(folder / name, Checksum("md5", digest), _REFETCH)
     return folder
 
 
@@ -92,7 +109,7 @@ def _unpack(archive: Path, source: str, folder: Path) -> None:
         for name, data in _members(archive, source):
             (unpacked / name).write_bytes(data)
         unpacked.chmod(0o755)  # mkdtemp's is the owner's alone
-        os.replace(unpacked, folder)  # noqa: PTH105  an empty folder in its place, too
+        unpacked.replace(folder)  # an empty folder in its place, too
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
 

@@ -8,7 +8,7 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from fl.security import is_loopback
 from profiler.errors import DataError, UsageError
 
 SILENCE_S = 30.0  # without a byte
+Readable = BinaryIO | http.client.HTTPResponse
+
 _CHUNK_BYTES = 1 << 20
 _ALGORITHMS = {"md5": 32, "sha256": 64}  # hexadecimal digits
 
@@ -63,7 +65,7 @@ def fetched(source: str, folder: Path, checksum: Checksum, max_bytes: int) -> It
 
 
 @contextmanager
-def _opened(source: str) -> Iterator[BinaryIO | http.client.HTTPResponse]:
+def _opened(source: str) -> Iterator[Readable]:
     try:
         if "://" in source:
             require_safe(source)
@@ -106,24 +108,37 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _copy(
-    source: str,
-    original: BinaryIO | http.client.HTTPResponse,
-    copy: BinaryIO,
-    checksum: Checksum,
-    max_bytes: int,
-) -> None:
-    found = hashlib.new(checksum.algorithm, usedforsecurity=False)
-    n_bytes = 0
-    while chunk := original.read(_CHUNK_BYTES):
-        n_bytes += len(chunk)
-        if n_bytes > max_bytes:
-            raise DataError(f"{source} is longer than {max_bytes} bytes: it is not what was asked for.")
-        found.update(chunk)
+def require_checksum(path: Path, checksum: Checksum, remedy: str) -> None:
+    """Raises DataError where a file cannot be read or has another checksum."""
+    try:
+        with path.open("rb") as file:
+            found, _ = _digest(file, checksum.algorithm)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.", remedy=remedy) from None
+    if found != checksum:
+        raise DataError(f"{path} has the checksum {found}, not {checksum}.", remedy=remedy)
+
+
+def _copy(source: str, original: Readable, copy: BinaryIO, checksum: Checksum, max_bytes: int) -> None:
+    def write(chunk: bytes) -> None:
         copy.write(chunk)
-    got = Checksum(checksum.algorithm, found.hexdigest())
-    if got != checksum:
+        if copy.tell() > max_bytes:
+            raise DataError(f"{source} is longer than {max_bytes} bytes: it is not what was asked for.")
+
+    found, n_bytes = _digest(original, checksum.algorithm, write)
+    if found != checksum:
         raise DataError(
-            f"{source}: the checksum of its {n_bytes} bytes is {got}, not {checksum}.",
+            f"{source}: the checksum of its {n_bytes} bytes is {found}, not {checksum}.",
             remedy="It is another file, or was cut off or changed on its way: try again, or another --from.",
         )
+
+
+def _digest(stream: Readable, algorithm: str, each: Callable[[bytes], None] | None = None) -> tuple[Checksum, int]:
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    n_bytes = 0
+    while chunk := stream.read(_CHUNK_BYTES):
+        n_bytes += len(chunk)
+        digest.update(chunk)
+        if each is not None:
+            each(chunk)
+    return Checksum(algorithm, digest.hexdigest()), n_bytes

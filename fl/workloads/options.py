@@ -16,6 +16,13 @@ def whole_number(workload: str, option: str, value: object, *, at_least: int, at
     return value
 
 
+def text(workload: str, option: str, value: object) -> str:
+    """Raises UsageError where an option is no text, or empty."""
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{workload}: {option} is a text, not {value!r:.80}.")
+    return value
+
+
 def one_of(workload: str, option: str, value: object, choices: Sequence[str]) -> str:
     """Raises UsageError where an option is none of the choices."""
     if not isinstance(value, str) or value not in choices:

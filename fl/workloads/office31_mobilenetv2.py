@@ -1,0 +1,85 @@
+"""Office-31 and a frozen MobileNetV2 whose new head is trained, the workload of Mathur et al. 2021 on phones."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from fl.datasets import data_root, mobilenetv2
+from fl.datasets.images import ImageFolder, scan
+from fl.partition import held_out
+from fl.workload import Defaults
+from fl.workloads.features import mobilenet_features
+from fl.workloads.mobilenetv2 import FEATURES
+from fl.workloads.options import text, whole_number
+from fl.workloads.runtime import choose_runtime
+from fl.workloads.training import Data, Examples, TorchWorkload
+from profiler.errors import DataError
+
+_HIDDEN = 256
+
+
+class Office31MobileNetV2(TorchWorkload):
+    """Any folder of labelled images: four fifths to train on, a fifth of each class and domain held out.
+
+    `folder` and `weights` are paths, those that are not absolute below the data root; without `weights` those that
+    `python -m fl.datasets mobilenetv2` fetched, or an installed package's. `image_size` is the side in pixels of the
+    square that images are resized to. `device`: see `choose_runtime`; all is float32.
+
+    The features of an image never change while the base is frozen, so that they are computed once and kept: what is
+    trained and travels is the head, 1280-256-classes.
+    """
+
+    name = "office31-mobilenetv2"
+    defaults = Defaults(batch_size=32, lr=0.01, rounds=20)
+
+    def __init__(
+        self, folder: str = "office31", image_size: int = 160, weights: str | None = None, device: str = "auto"
+    ) -> None:
+        self._folder = text(self.name, "folder", folder)
+        self._image_size = whole_number(self.name, "image_size", image_size, at_least=32, at_most=1024)
+        self._weights = None if weights is None else text(self.name, "weights", weights)
+        self.runtime = choose_runtime(self.name, device, "float32")
+
+    def model(self) -> nn.Module:
+        classes = len(self._images.classes)
+        return nn.Sequential(nn.Linear(FEATURES, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, classes))
+
+    def data(self) -> Data:
+        images = self._images
+        everything = Examples(torch.from_numpy(self._features()), torch.from_numpy(images.labels))
+        is_test = _held_out(images)
+        if not 0 < is_test.sum() < len(is_test):
+            raise DataError(f"{self._path}: too few images of each class to hold a fifth out.")
+        train, test = (everything.at(torch.from_numpy(np.flatnonzero(chosen))) for chosen in (~is_test, is_test))
+        return Data(train, test, None if images.domains is None else images.domains[~is_test])
+
+    def _features(self) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        root = data_root()
+        weights = mobilenetv2.find(root) if self._weights is None else root / Path(self._weights).expanduser()
+        return mobilenet_features(self._images.paths, self._image_size, weights, root / "features", self.runtime.device)
+
+    @property
+    def _path(self) -> Path:
+        return data_root() / Path(self._folder).expanduser()
+
+    @cached_property
+    def _images(self) -> ImageFolder:
+        if not self._path.is_dir():
+            raise DataError(
+                f"{self.name}: {self._path} is no folder.",
+                remedy="Put Office-31 there (DOMAIN/images/CLASS/*.jpg), or set the option folder.",
+            )
+        return scan(self._path)
+
+
+def _held_out(images: ImageFolder) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Stratified by class within each domain."""
+    domains = (
+        np.zeros_like(images.labels) if images.domains is None else np.unique(images.domains, return_inverse=True)[1]
+    )
+    return held_out(domains * len(images.classes) + images.labels)
