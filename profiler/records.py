@@ -83,6 +83,9 @@ KINDS: dict[str, tuple[Column, ...]] = {
         _c("strategy_options", "json", "", "its options"),
         _c("processors", "json", "", "processor label -> number of devices that take part", True),
         _c("cutoffs", "json", "", "processor label -> {tau_s, kind}; absent or empty means no cutoff"),
+        _c("workload_options", "json", "", "options of the workload"),
+        _c("simulation", "json", "", "costs_of and steps_per_epoch of simulated devices; empty for real ones"),
+        _c("training", "bool", "", "false where time and energy alone are simulated; absent means true"),
     ),
     "task_started": (*_TASK, *_WALL, _c("from_round", "int", "1", "first round of this attempt", True)),
     "span": (
