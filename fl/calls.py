@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -220,8 +219,8 @@ class CallingProxy:
         self._is_abandoned = False
         task = self._exchange = asyncio.create_task(self._send(ins))
         task.add_done_callback(self._finished)
-        began_ns = time.monotonic_ns()
-        came_late = partial(self._came_late, phase, _round_of(ins), began_ns, deadline_s)
+        began_s = asyncio.get_running_loop().time()
+        came_late = partial(self._came_late, phase, _round_of(ins), began_s, deadline_s)
         try:
             await asyncio.wait({task}, timeout=deadline_s)
         except asyncio.CancelledError:  # the reply may be there all the same, and what it measured is known by now
@@ -257,14 +256,14 @@ class CallingProxy:
         self.on_change()
 
     def _came_late(
-        self, phase: str, round_: int | None, began_ns: int, deadline_s: float | None, task: asyncio.Task[_Received]
+        self, phase: str, round_: int | None, began_s: float, deadline_s: float | None, task: asyncio.Task[_Received]
     ) -> None:
         """Nobody waits for this reply any more: keep what it tells, but never the update."""
         if task.cancelled() or task.exception() is not None:
             return
         received = task.result()
         record = received.own.get(RECORD_KEY)
-        late_s = max(0.0, (time.monotonic_ns() - began_ns) / 1e9 - (deadline_s or 0.0))
+        late_s = max(0.0, task.get_loop().time() - began_s - (deadline_s or 0.0))
         self.receipts.keep(
             Stray(
                 self._info.device,

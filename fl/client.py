@@ -378,7 +378,7 @@ def _run(arguments: argparse.Namespace) -> None:
     workload = load_workload(arguments.workload, **dict(map(parse_option, arguments.workload_option)))
     partition = Partition(arguments.partition, arguments.shards, arguments.alpha, arguments.partition_seed)
     client = workload.client(arguments.shard, partition)
-    _limit_threads(arguments.threads)
+    limit_threads(arguments.threads)
     root = Path(arguments.sysfs_root)
     samplers = _samplers(root, clock) if arguments.meter == "auto" else ()
     profiler = Profiler(samplers, clock, id_prefix=f"{arguments.device}/{os.getpid()}/")
@@ -392,7 +392,7 @@ def _run(arguments: argparse.Namespace) -> None:
     )
 
 
-def _limit_threads(threads: int) -> None:
+def limit_threads(threads: int) -> None:
     """Torch takes all cores otherwise. It is the workload's import; without it there is nothing to limit."""
     torch = sys.modules.get("torch")
     if torch is not None:

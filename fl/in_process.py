@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from fl.calls import CallingProxy, Exchange, SharedEncoding, TransportError
-from fl.instrument import InstrumentedClient
-from fl.proxy import ClientInfo
+from fl.calls import CallingProxy, Exchange, SharedEncoding, Transport, TransportError
+from fl.instrument import TELEMETRY_KEY, InstrumentedClient
+from fl.messages import GetPropertiesIns
+from fl.proxy import ClientInfo, ClientProxy
+from fl.receipts import Receipts
 from fl.responder import Responder
 from profiler.clock import Clock, SystemClock
-from profiler.errors import WireError
+from profiler.errors import ClientFailure, WireError
+
+PROBE_DEADLINE_S = 60.0
+
+_log = logging.getLogger("fl")
 
 
 class InProcessTransport:
@@ -66,3 +74,65 @@ class InProcessProxy(CallingProxy):
     def close(self) -> None:
         """End the worker thread once it is idle."""
         self._in_process.close()
+
+
+class InProcessServer:
+    """Holds clients that are reached without a network, as `fl.server.Server` holds those that joined over one.
+
+    `admit` takes a client in; it has joined once it has told its properties. `describe` as for a `Server`.
+    """
+
+    foreign_port = 0
+
+    def __init__(self, describe: Callable[[str], ClientInfo] = ClientInfo) -> None:
+        self.receipts = Receipts()
+        self._describe = describe
+        self._encoding = SharedEncoding()
+        self._connected: dict[str, CallingProxy] = {}
+        self._joined: dict[str, CallingProxy] = {}
+        self._introductions: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> int:
+        """0: there is no port."""
+        return 0
+
+    def admit(self, device: str, transport: Transport) -> None:
+        """A client's way in; it replaces an earlier one of the same name. Needs a running loop."""
+        proxy = CallingProxy(self._describe(device), transport, self._encoding, self.receipts)
+        self._joined.pop(device, None)
+        self._connected[device] = proxy
+        task = asyncio.create_task(self._introduce(device, proxy))
+        self._introductions.add(task)
+        task.add_done_callback(self._introductions.discard)
+
+    async def _introduce(self, device: str, proxy: CallingProxy) -> None:
+        try:
+            answer = await proxy.get_properties(GetPropertiesIns({TELEMETRY_KEY: "full"}), PROBE_DEADLINE_S)
+        except ClientFailure as failure:
+            _log.warning("%s", failure)
+            return
+        proxy.describe(answer.result.properties)
+        if self._connected.get(device) is proxy:
+            self._joined[device] = proxy
+
+    def proxies(self) -> list[ClientProxy]:
+        """All that have joined and are not lost, by device id."""
+        return [proxy for _, proxy in sorted(self._joined.items()) if proxy.lost is None]
+
+    async def farewell(self, timeout_s: float) -> None:
+        """Tell every client to leave for good."""
+        await asyncio.gather(*(self._part(proxy, timeout_s) for proxy in list(self._joined.values())))
+
+    async def _part(self, proxy: CallingProxy, timeout_s: float) -> None:
+        await proxy.settled(timeout_s)
+        try:
+            await proxy.farewell(0, timeout_s)
+        except ClientFailure as failure:
+            _log.info("farewell: %s", failure)
+
+    async def close(self) -> None:
+        """Let go of all of them."""
+        for task in list(self._introductions):
+            task.cancel()
+        self._connected.clear()
+        self._joined.clear()

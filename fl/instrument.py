@@ -19,9 +19,10 @@ import logging
 import math
 import operator
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -29,7 +30,7 @@ import numpy as np
 
 from fl.flower_client import as_numpy_client
 from fl.messages import Array, Config, Scalar
-from fl.steps import StepControl
+from fl.steps import Pace, StepControl
 from fl.wire.measurement import RECORD_KEY, encode_spans
 from fl.workload import NumPyClient
 from profiler.clock import Clock
@@ -46,6 +47,7 @@ MAX_SENT_SPANS = 128  # with one reply; the rest goes with the next
 _log = logging.getLogger("fl")
 
 Phase = Literal["fit", "evaluate"]
+FactsOf = Callable[[], Mapping[str, Scalar]]
 T = TypeVar("T")
 
 
@@ -92,11 +94,14 @@ class Spool:
 class InstrumentedClient:
     """A NumPyClient whose every fit and evaluate is a span with a `StepControl`; made by `instrument`."""
 
-    def __init__(self, client: NumPyClient, profiler: Profiler, spool: Spool, root: Path = Path("/")) -> None:
+    def __init__(
+        self, client: NumPyClient, profiler: Profiler, spool: Spool, facts: FactsOf, pace: Pace | None = None
+    ) -> None:
         self.profiler = profiler
         self.spool = spool
         self._client = client
-        self._root = root
+        self._facts = facts
+        self._pace = pace
 
     @property
     def clock(self) -> Clock:
@@ -109,7 +114,7 @@ class InstrumentedClient:
         return {**self._device_properties(), **own} if config.get(TELEMETRY_KEY) == "full" else own
 
     def _device_properties(self) -> dict[str, Scalar]:
-        return {f"{DEVICE_PREFIX}{name}": value for name, value in machine_facts(self._root).items()}
+        return {f"{DEVICE_PREFIX}{name}": value for name, value in self._facts().items()}
 
     def get_parameters(self, config: Config) -> list[Array]:
         return self._client.get_parameters(config)
@@ -148,7 +153,7 @@ class InstrumentedClient:
     def _measured(self, phase: Phase, config: Config) -> Iterator[tuple[Span, dict[str, Scalar]]]:
         """One span; the dictionary is filled with its flat keys when it has closed."""
         flat: dict[str, Scalar] = {}
-        control = StepControl(self.clock, cutoff_s=_cutoff_s(config), epochs=_epochs(config))
+        control = StepControl(self.clock, cutoff_s=_cutoff_s(config), epochs=_epochs(config), pace=self._pace)
         with self.profiler.span(phase) as span, control.active():
             span.set(**call_attributes(phase, config))
             try:
@@ -161,21 +166,28 @@ class InstrumentedClient:
                 flat.update(_text_keys(phase, span.record))
 
 
-def instrument(client: object, profiler: Profiler | None = None, *, root: Path = Path("/")) -> InstrumentedClient:
+def instrument(
+    client: object,
+    profiler: Profiler | None = None,
+    *,
+    root: Path = Path("/"),
+    facts: FactsOf | None = None,
+    pace: Pace | None = None,
+) -> InstrumentedClient:
     """Meter a client: ours, or a NumPyClient or a Client of Flower's. Raises UsageError for anything else.
 
     Without a profiler, times and resources are measured and energy is not known.
 
     Every span of the profiler is sent along, also those that user code opens inside its `fit`; a sink that the profiler
     has already keeps getting them too. Start and stop the profiler yourself. `root` is the file system root that the
-    device is described from.
+    device is described from; a device that is not this machine brings its own `facts`, and the `pace` of its steps.
     """
     inner = as_numpy_client(client)
     if profiler is None:
         profiler = Profiler()
     spool = Spool()
     profiler.sink = _tee(profiler.sink, spool.add)
-    return InstrumentedClient(inner, profiler, spool, root)
+    return InstrumentedClient(inner, profiler, spool, facts or partial(machine_facts, root), pace)
 
 
 def _tee(first: Sink | None, second: Sink) -> Sink:

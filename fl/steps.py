@@ -14,7 +14,7 @@ import math
 from array import array
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Generic, Literal, TypeVar
@@ -62,6 +62,9 @@ class _Epoch:
         self.has_loops = False
 
 
+Pace = Callable[["StepControl"], None]
+
+
 class StepControl:
     """Times the steps of one fit and stops it before the step that would probably cross the cutoff.
 
@@ -69,10 +72,12 @@ class StepControl:
     fit stops where elapsed + q95(step times so far) > cutoff. Checked after the step
     instead, a fit would overshoot by (mu^2 + sigma^2) / (2 mu) on average, the mean residual life of renewal theory.
 
+    `pace` is told of every step that is over, before the clock is read: on a simulated device it advances the clock.
+
     Raises UsageError where cutoff or epochs make no sense.
     """
 
-    def __init__(self, clock: Clock, *, cutoff_s: float | None, epochs: int) -> None:
+    def __init__(self, clock: Clock, *, cutoff_s: float | None, epochs: int, pace: Pace | None = None) -> None:
         if cutoff_s is not None and not (math.isfinite(cutoff_s) and cutoff_s >= 0):
             raise UsageError(f"cutoff_s = {cutoff_s}: a cutoff is a finite number of seconds, 0 for none.")
         if epochs < 1:
@@ -82,6 +87,7 @@ class StepControl:
         self.stopped_by: StopReason = "completed"
         self.used = False
         self._clock = clock
+        self._pace = pace
         self._started_ns = clock.monotonic_ns()
         self._is_active = False
         self._open: list[_Epoch] = []
@@ -119,6 +125,11 @@ class StepControl:
         if self._steps_begun is None or not self.used:
             return None
         return self._steps_begun + max(0, self.epochs - self._epochs_begun) * self._epoch_steps
+
+    @property
+    def epoch_steps(self) -> int:
+        """Steps of the epoch that began last; 0 where its loader does not tell."""
+        return self._epoch_steps
 
     @property
     def durations_s(self) -> tuple[float, ...]:
@@ -194,6 +205,8 @@ class StepControl:
     def _finish_step(self, asked_ns: int) -> None:
         if not self._is_active:  # an iterator that outlived the fit; nobody may change its steps any more
             return
+        if self._pace is not None:
+            self._pace(self)
         duration_ns = self._clock.monotonic_ns() - asked_ns
         self._durations_s.append(duration_ns / 1e9)
         if self.steps_done > WARMUP_STEPS:

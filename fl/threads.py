@@ -11,7 +11,8 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar, runtime_checkable
 
 # Above this size work on a message goes to a thread: 1 MB takes about 1 ms, and other clients wait for it. Below, the
 # hand-over costs more than it saves, up to the interpreter's switch interval (5 ms) where the loop is busy.
@@ -19,6 +20,13 @@ THREAD_BYTES = 1_000_000
 
 T = TypeVar("T")
 A = TypeVar("A")
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """An event loop whose time is not real: it must not go on while real work does."""
+
+    def held(self) -> AbstractContextManager[None]: ...
 
 
 async def in_daemon_thread(function: Callable[[A], T], argument: A) -> T:
@@ -44,8 +52,9 @@ async def in_daemon_thread(function: Callable[[A], T], argument: A) -> T:
         else:
             tell(lambda: outcome.set_result(value))
 
-    threading.Thread(target=work, name="fl-work", daemon=True).start()
-    return await outcome
+    with loop.held() if isinstance(loop, Holding) else contextlib.nullcontext():
+        threading.Thread(target=work, name="fl-work", daemon=True).start()
+        return await outcome
 
 
 async def off_loop(n_bytes: int, function: Callable[[A], T], argument: A) -> T:
