@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fl.admission import Access
 from fl.checkpoint import Checkpoint
+from fl.in_process import InProcessServer
+from fl.instrument import TELEMETRY_KEY
 from fl.loop import CallRecord, RoundResult, run_rounds
-from fl.messages import Array, Parameters
+from fl.messages import Array, GetPropertiesIns, Parameters
 from fl.proxy import ClientInfo, ClientProxy
+from fl.receipts import Stray
 from fl.security import ServerSecurity, server_security
 from fl.server import Server
 from fl.strategy import Adjusted, Assignment, Strategy, load_strategy
@@ -30,12 +32,13 @@ from harness.recorder import IgnoredCutoffs, TaskContext, round_rows, stray_rows
 from harness.sessions import Sessions, dead_at_start
 from harness.store import Done, Store
 from profiler.clock import Clock
-from profiler.errors import PreconditionError
+from profiler.errors import ClientFailure, PreconditionError
 from profiler.records import Row
 
 _FAREWELL_S = 5.0
 _CLOSE_S = 2.0
 _JOIN_POLL_S = 60.0
+_LAST_WAIT_S = 10.0
 _MODELS_PER_MESSAGE = 4
 _EXTRA_MESSAGE_BYTES = 32 * 1024 * 1024  # twice what is read of one measurement
 
@@ -49,9 +52,19 @@ class RunSpec:
     tasks: tuple[Task, ...]
 
     @property
+    def trains(self) -> bool:
+        """False where time and energy alone are simulated."""
+        return all(task.training for task in self.tasks)
+
+    @property
     def devices(self) -> tuple[DeviceSpec, ...]:
         """Those that take part in any task."""
-        return self.fleet.first(max(task.clients for task in self.tasks))
+        members = {device.id: device for task in self.tasks for device in self.members(task)}
+        return tuple(sorted(members.values(), key=lambda device: device.number))
+
+    def members(self, task: Task) -> tuple[DeviceSpec, ...]:
+        """Those that take part in a task."""
+        return self.fleet.members(task.clients, task.processors)
 
 
 def message_bound(model: Sequence[Array]) -> int:
@@ -92,8 +105,10 @@ class Engine:
         done: Done,
         *,
         root: Path = Path("/"),
+        workers: int = 1,
     ) -> None:
         self._spec = spec
+        self._workers = workers
         self._workload = workload
         self._store = store
         self._meter = meter
@@ -106,7 +121,8 @@ class Engine:
         self._ignored = IgnoredCutoffs()
         self._shared = frozenset(device.id for device in spec.devices if launcher_class(device.launcher).shares_host)
         self._last: TaskContext | None = None
-        self._server = Server(
+        self._in_process = InProcessServer(self._describe) if spec.fleet.is_simulated else None
+        self._server = self._in_process or Server(
             spec.fleet.address,
             describe=self._describe,
             max_message_bytes=message_bound(workload.initial_parameters(spec.tasks[0].seed)),
@@ -115,14 +131,7 @@ class Engine:
 
     async def run(self) -> None:
         """Execute every task that is not finished. Raises PreconditionError where the run cannot begin at all."""
-        port = await self._server.start()
-        host = self._spec.fleet.address.rpartition(":")[0]
-        join = JoinSpec(
-            f"{host}:{port}",
-            self._spec.experiment.workload,
-            self._spec.experiment.partition(len(self._spec.fleet.devices)),
-            self._spec.fleet.tls,
-        )
+        join = self._join_spec(await self._server.start())
         if self._server.foreign_port:
             self._progress.say(f"foreign clients join by TLS at port {self._server.foreign_port}")
         sessions = Sessions(self._launchers(self._store.logs), join, self._joined)
@@ -142,10 +151,25 @@ class Engine:
             self._meter.stop()
             await self._close()
 
+    def _join_spec(self, port: int) -> JoinSpec:
+        fleet, experiment = self._spec.fleet, self._spec.experiment
+        return JoinSpec(
+            f"{fleet.address.rpartition(':')[0]}:{port}",
+            experiment.workload,
+            experiment.partition(fleet.shards),
+            fleet.tls,
+            experiment.workload_options,
+            admit=None if self._in_process is None else self._in_process.admit,
+            workers=self._workers,
+            costs_of=experiment.costs_of,
+            steps_per_epoch=experiment.steps_per_epoch,
+        )
+
     async def _close(self) -> None:
         """Close the server once it has seen that its clients are gone."""
-        until_s = time.monotonic() + _CLOSE_S
-        while self._server.proxies() and time.monotonic() < until_s:
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + _CLOSE_S
+        while self._server.proxies() and loop.time() < until_s:
             await asyncio.sleep(0.01)
         await self._server.close()
 
@@ -176,9 +200,11 @@ class Engine:
         if idle_s > 0 and proxies:
             self._progress.say(f"all clients wait; measuring idle power for {idle_s:g} s, {phase} the rounds")
             own = [proxy for proxy in proxies if proxy.info.device not in self._shared]
-            self._append(await measure_idle(idle_s, phase, self._meter, own, self._clock.wall_time()))
+            meter = self._meter if self._shared else None
+            self._append(await measure_idle(idle_s, phase, meter, own, self._clock.wall_time()))
             self._store.sync()
-        host = {**host_facts(self._root), **self._meter.facts(), **idle_facts(self.done.idle, HOST)}
+        meter_facts = {} if self._in_process else self._meter.facts()
+        host = {**host_facts(self._root), **meter_facts, **idle_facts(self.done.idle, HOST)}
         self._store.write_device(HOST, host)
         self._told.update((proxy.info.device, proxy.info.properties) for proxy in proxies)
         for device in self._devices.values():
@@ -187,7 +213,7 @@ class Engine:
 
     async def _restart_dead(self, sessions: Sessions, task: Task) -> None:
         """A client that died in an earlier task gets another chance; without it, the task goes on with the rest."""
-        dead = [device for device in self._members(task) if sessions.is_dead(device.id)]
+        dead = [device for device in self._spec.members(task) if sessions.is_dead(device.id)]
         started = [device for device in dead if self._restart(sessions, task, device)]
         failed = await sessions.wait_joined(started, min(_JOIN_POLL_S, self._spec.fleet.join_timeout_s))
         for device, reason in failed.items():
@@ -204,16 +230,13 @@ class Engine:
             self._meter.track(device.id, session.pid)
         return True
 
-    def _members(self, task: Task) -> tuple[DeviceSpec, ...]:
-        return self._spec.fleet.first(task.clients)
-
     def _next_attempt(self, task: Task) -> int:
         return self.done.attempts.get(task.id, 0) + 1
 
     async def _run_task(self, sessions: Sessions, task: Task) -> None:
         attempt = self._next_attempt(task)
         start = self._starting_point(task)
-        members = {device.id: device.processor for device in self._members(task)}
+        members = {device.id: device.processor for device in self._spec.members(task)}
         began_ns = self._clock.monotonic_ns()
         context = TaskContext(
             task.id,
@@ -237,7 +260,8 @@ class Engine:
             self._progress.task_finished()
             self._last = context
             self._record_strays()
-            self._store.write_samples(task.id, attempt, "host", self._meter.samples())
+            if self._shared:
+                self._store.write_samples(task.id, attempt, "host", self._meter.samples())
         rounds_done = len(self.done.rounds.get(task.id, {}))
         self._append([self._task_row("task_finished", task, attempt, status=status, rounds_done=rounds_done)])
         self._store.sync()
@@ -264,8 +288,18 @@ class Engine:
             strays=self._server.receipts.take,
         )
         async for result in rounds:
+            if result.round == task.rounds:
+                result = replace(result, strays=(*result.strays, *await self._last_waits(context)))
             now = replace(context, wall_time=self._clock.wall_time())
             self._record(sessions, now, task, result, strategy.state())
+
+    async def _last_waits(self, context: TaskContext) -> list[Stray]:
+        """The wait of the last round, which no reply would bring any more, of devices that meter themselves.
+
+        It is over when they are asked. Who is late or gone is not asked: its wait comes later, and counts for no round.
+        """
+        own = [proxy for proxy in self._proxies(context.processors) if proxy.info.device not in self._shared]
+        return [stray for stray in await asyncio.gather(*(_last_wait(proxy) for proxy in own)) if stray is not None]
 
     def _record_strays(self) -> None:
         """What came after the last round of a task, or with the goodbyes: the task it belongs to is the latest."""
@@ -309,7 +343,7 @@ class Engine:
 
     def _strategy(self, task: Task) -> Strategy:
         strategy = task_strategy(task, self._spec.experiment)
-        names = {device.id: device.config_keys for device in self._members(task) if device.config_keys}
+        names = {device.id: device.config_keys for device in self._spec.members(task) if device.config_keys}
         return with_renamed_keys(strategy, names) if names else strategy
 
     def _proxies(self, members: Mapping[str, str]) -> Sequence[ClientProxy]:
@@ -335,6 +369,16 @@ class Engine:
         self._store.append(rows)
         for row in rows:
             self.done.note(row)
+
+
+async def _last_wait(proxy: ClientProxy) -> Stray | None:
+    if not proxy.is_ready:
+        return None
+    try:
+        answer = await proxy.get_properties(GetPropertiesIns({TELEMETRY_KEY: "full"}), _LAST_WAIT_S)
+    except ClientFailure:
+        return None
+    return Stray(proxy.info.device, proxy.info.processor, answer.spans)
 
 
 def task_strategy(task: Task, experiment: ExperimentSpec) -> Strategy:

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from fl.proxy import TensorEncoding
-from harness.device import DeviceSpec
+from harness.device import DeviceGroup, DeviceSpec
 from harness.launcher import launcher_class
 from harness.spec import Table, parse_toml, read_spec
 from profiler.errors import SpecError
 
 _DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_DEVICES = 10_000
+MAX_COUNT = 100_000_000
+SIMULATED = "simulated"
 RESERVED_IDS = frozenset({"host", "server", "other"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FleetSpec:
-    """A fleet, devices in the order of the file. `text` is the file as it was."""
+    """A fleet, groups of devices in the order of the file. `text` is the file as it was."""
 
     name: str
-    devices: tuple[DeviceSpec, ...]
+    groups: tuple[DeviceGroup, ...]
     address: str
     tls: Path | None
     insecure: bool
@@ -33,8 +38,44 @@ class FleetSpec:
     text: str
     where: str
 
-    def first(self, clients: int) -> tuple[DeviceSpec, ...]:
-        return self.devices[:clients]
+    @property
+    def size(self) -> int:
+        return sum(group.count for group in self.groups)
+
+    @property
+    def shards(self) -> int:
+        """Into how many parts the training data are split. Groups may hold the same ones, as alternatives."""
+        return max(group.first_shard + group.count for group in self.groups)
+
+    @property
+    def is_simulated(self) -> bool:
+        return any(group.launcher == SIMULATED for group in self.groups)
+
+    @cached_property
+    def devices(self) -> tuple[DeviceSpec, ...]:
+        """Raises SpecError where there are more than can be handled one by one, or two of one id."""
+        if self.size > MAX_DEVICES:
+            raise SpecError(
+                f"{self.where}: {self.size} devices; at most {MAX_DEVICES} take part one by one.",
+                remedy="A larger fleet can be simulated without training: --no-training.",
+            )
+        devices = tuple(group.device(n) for group in self.groups for n in range(group.count))
+        _check_ids(devices, self.where)
+        return devices
+
+    def first(self, clients: int, processors: Collection[str]) -> list[tuple[DeviceGroup, int]]:
+        """The first so many devices among those with these labels, as groups and how many of each."""
+        taken = []
+        for group in self.groups:
+            count = min(group.count, clients)
+            if group.processor in processors and count:
+                taken.append((group, count))
+                clients -= count
+        return taken
+
+    def members(self, clients: int, processors: Collection[str]) -> tuple[DeviceSpec, ...]:
+        """The same, one by one."""
+        return tuple([device for device in self.devices if device.processor in processors][:clients])
 
 
 def load_fleet(name: str, *, cores: int) -> FleetSpec:
@@ -51,7 +92,7 @@ def parse_fleet(text: str, where: str, *, cores: int) -> FleetSpec:
     server, meter = table.table("server"), table.table("meter")
     fleet = FleetSpec(
         name=table.take("name", str),
-        devices=_devices(table, cores),
+        groups=_groups(table, cores),
         address=server.take("address", str, "127.0.0.1:0"),
         tls=_folder(server.take("tls", str, None)),
         insecure=server.take("insecure", bool, False),
@@ -66,6 +107,8 @@ def parse_fleet(text: str, where: str, *, cores: int) -> FleetSpec:
     for part in (server, meter, table):
         part.finish()
     _check_ways(fleet, server.where)
+    if fleet.size <= MAX_DEVICES:
+        _ = fleet.devices  # two of one id must show before anything is started
     return fleet
 
 
@@ -75,7 +118,12 @@ def _folder(name: str | None) -> Path | None:
 
 
 def _check_ways(fleet: FleetSpec, where: str) -> None:
-    has_foreign = any(device.foreign for device in fleet.devices)
+    has_foreign = any(group.foreign for group in fleet.groups)
+    if fleet.is_simulated and any(group.launcher != SIMULATED for group in fleet.groups):
+        raise SpecError(
+            f"{fleet.where}: simulated devices live in simulated time, and others do not.",
+            remedy="Give each kind a fleet of its own; analysis takes the results of both.",
+        )
     if fleet.tls is not None and has_foreign and fleet.foreign_address is None:
         raise SpecError(
             f"{where}: foreign devices cannot show the certificate that clients of ours show on '{fleet.address}'.",
@@ -87,23 +135,31 @@ def _check_ways(fleet: FleetSpec, where: str) -> None:
         raise SpecError(f"{where}: 'tls' and 'insecure' contradict each other.", remedy="Leave out one of them.")
 
 
-def _devices(table: Table, cores: int) -> tuple[DeviceSpec, ...]:
-    devices: list[DeviceSpec] = []
+def _groups(table: Table, cores: int) -> tuple[DeviceGroup, ...]:
+    groups: list[DeviceGroup] = []
     for entry in table.tables("device"):
-        devices += _expand(entry, cores, first_shard=len(devices))
-        if len(devices) > MAX_DEVICES:
-            raise SpecError(f"{entry.where}: more than {MAX_DEVICES} devices.")
-    if not devices:
+        groups.append(
+            _group(
+                entry,
+                cores,
+                first_number=sum(group.count for group in groups),
+                next_shard=max((group.first_shard + group.count for group in groups), default=0),
+            )
+        )
+    if not any(group.count for group in groups):
         raise SpecError(
             f"{table.where}: a fleet of zero clients.", remedy="Add a [[device]] with a count of 1 or more."
         )
-    ids = [device.id for device in devices]
-    if twice := {id_ for id_ in ids if ids.count(id_) > 1}:
-        raise SpecError(f"{table.where}: device id '{min(twice)}' is given twice.", remedy='Use id = "name-{n}".')
-    return tuple(devices)
+    return tuple(groups)
 
 
-def _expand(entry: Table, cores: int, first_shard: int) -> list[DeviceSpec]:
+def _check_ids(devices: Sequence[DeviceSpec], where: str) -> None:
+    counts = Counter(device.id for device in devices)
+    if twice := [id_ for id_, count in counts.items() if count > 1]:
+        raise SpecError(f"{where}: device id '{min(twice)}' is given twice.", remedy='Use id = "name-{n}".')
+
+
+def _group(entry: Table, cores: int, *, first_number: int, next_shard: int) -> DeviceGroup:
     pattern: str = entry.take("id", str)
     count = _count(entry, cores)
     foreign: bool = entry.take("foreign", bool, False)
@@ -119,22 +175,35 @@ def _expand(entry: Table, cores: int, first_shard: int) -> list[DeviceSpec]:
     if any(not isinstance(value, str) for value in [*require, *config_keys.values()]):
         raise SpecError(f"{entry.where}: 'require' and 'config_keys' hold strings.")
     tensors = _tensors(entry)
+    first_shard: int = entry.take("first_shard", int, next_shard)
+    entry.at_least("first_shard", first_shard, 0)
     options = launcher_class(launcher, entry.where).read_options(entry)
     entry.finish()
     if count > 1 and "{n}" not in pattern:
         raise SpecError(f"{entry.where}: {count} devices need different ids.", remedy=f'Use id = "{pattern}-{{n}}".')
-    ids = [pattern.replace("{n}", str(n)) for n in range(count)]
-    for id_ in ids:
-        if id_ in RESERVED_IDS:
-            raise SpecError(
-                f"{entry.where}: id '{id_}' has a meaning of its own in the results.", remedy="Choose another."
-            )
-        if not _DEVICE_ID.fullmatch(id_):
-            raise SpecError(f"{entry.where}: id '{id_}' may hold letters, digits, '.', '_' and '-' only, 64 at most.")
-    return [
-        DeviceSpec(id_, launcher, processor, first_shard + n, tuple(require), config_keys, options, tensors, foreign)
-        for n, id_ in enumerate(ids)
-    ]
+    group = DeviceGroup(
+        pattern,
+        count,
+        launcher,
+        processor,
+        first_number,
+        first_shard,
+        tuple(require),
+        config_keys,
+        options,
+        tensors,
+        foreign,
+    )
+    for id_ in {group.device(0).id, group.device(max(0, count - 1)).id}:
+        _check_id(id_, entry.where)
+    return group
+
+
+def _check_id(id_: str, where: str) -> None:
+    if id_ in RESERVED_IDS:
+        raise SpecError(f"{where}: id '{id_}' has a meaning of its own in the results.", remedy="Choose another.")
+    if not _DEVICE_ID.fullmatch(id_):
+        raise SpecError(f"{where}: id '{id_}' may hold letters, digits, '.', '_' and '-' only, 64 at most.")
 
 
 def _tensors(entry: Table) -> TensorEncoding:
@@ -149,6 +218,8 @@ def _count(entry: Table, cores: int) -> int:
     count: int | dict[str, Any] = entry.take("count", int, 1, or_kind=dict)
     if isinstance(count, int):
         entry.at_least("count", count, 0)
+        if count > MAX_COUNT:
+            raise SpecError(f"{entry.where}: more than {MAX_COUNT} devices.")
         return count
     rule = Table(count, f"{entry.where} count")
     per_cores: int = rule.take("per_cores", int)

@@ -19,9 +19,10 @@ _DEADLINE_S = 10.0
 
 
 async def measure_idle(
-    duration_s: float, phase: str, meter: HostMeter, proxies: Sequence[ClientProxy], wall_time: str
+    duration_s: float, phase: str, meter: HostMeter | None, proxies: Sequence[ClientProxy], wall_time: str
 ) -> list[Row]:
-    """One idle record a meter, all of the same while: the host's, and that of each of these clients that has one.
+    """One idle record a meter, all of the same while: the host's where clients share it, and that of each of these
+    clients that has one.
 
     A client that cannot be asked, since it is late with an answer or gone, has no record.
     """
@@ -31,9 +32,13 @@ async def measure_idle(
         return {"kind": "idle", "wall_time": wall_time, **columns}
 
     begun = [proxy for proxy in proxies if await _begin(proxy, phase)]
-    reading, seconds = await meter.measure_idle(duration_s)
+    if meter is None:
+        await asyncio.sleep(duration_s)
+        host = []
+    else:
+        host = [row(HOST, *await meter.measure_idle(duration_s))]
     own = await asyncio.gather(*(_end(proxy) for proxy in begun))
-    return [row(HOST, reading, seconds), *(row(*found) for found in own if found is not None)]
+    return [*host, *(row(*found) for found in own if found is not None)]
 
 
 async def _begin(proxy: ClientProxy, phase: str) -> bool:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fl.workload import Workload, load_workload
+from fl.workload import Defaults, Workload, load_workload
 from harness.cutoffs import read_cutoffs
 from harness.engine import RunSpec, task_strategy
 from harness.experiment import (
+    Case,
     Cutoff,
     CutoffEntry,
     ExperimentSpec,
@@ -31,24 +32,44 @@ _OVERRIDES = ("workload", "rounds", "epochs", "clients", "seeds", "strategy")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the command line comes down to."""
+    """What the command line comes down to. `workload` is None where nothing is trained."""
 
     spec: RunSpec
-    workload: Workload
+    workload: Workload | None
     experiment_text: str
     resume: Path | None
     done: Done
+
+    @property
+    def trained(self) -> Workload:
+        """The workload of a job that trains."""
+        if self.workload is None:
+            raise ValueError("nothing is trained")
+        return self.workload
 
 
 def new_job(args: argparse.Namespace) -> Job:
     experiment, text = load_experiment(args.experiment or "demo")
     experiment = _override(experiment, args)
-    fleet = _say_insecure(load_fleet(args.fleet or "local", cores=available_cores()), args)
-    workload = load_workload(experiment.workload)
-    spec = RunSpec(fleet, experiment, make_plan(fleet, experiment, workload.defaults))
+    name = args.fleet or experiment.fleet or "local"
+    fleet = _say_insecure(load_fleet(name, cores=available_cores()), args)
+    spec, workload = _planned(fleet, experiment, training=not args.no_training)
     for task in spec.tasks:
         task_strategy(task, experiment)  # a wrong option must show before anything is started
     return Job(spec, workload, text, None, Done())
+
+
+def _planned(fleet: FleetSpec, experiment: ExperimentSpec, *, training: bool) -> tuple[RunSpec, Workload | None]:
+    """The plan, and the workload where one is trained or knows the numbers that the experiment leaves open."""
+    if not training and not fleet.is_simulated:
+        raise UsageError("--no-training is for simulated fleets: real devices cost what they cost while they train.")
+    batch_size, lr, rounds = experiment.batch_size, experiment.lr, experiment.rounds
+    if not training and batch_size is not None and lr is not None and rounds is not None:
+        plan = make_plan(fleet, experiment, Defaults(batch_size, lr, rounds), training=False)
+        return RunSpec(fleet, experiment, plan), None
+    workload = load_workload(experiment.workload, **experiment.workload_options)
+    plan = make_plan(fleet, experiment, workload.defaults, training=training)
+    return RunSpec(fleet, experiment, plan), workload if training else None
 
 
 def _say_insecure(fleet: FleetSpec, args: argparse.Namespace) -> FleetSpec:
@@ -89,14 +110,13 @@ def resumed_job(args: argparse.Namespace) -> Job:
         )
     if args.experiment is not None:
         raise UsageError("--resume and --experiment do not go together: a run keeps its experiment.")
-    workload = load_workload(experiment.workload)
-    tasks = make_plan(fleet, experiment, workload.defaults)
-    if [task.id for task in tasks] != [row["task"] for row in planned]:
+    spec, workload = _planned(fleet, experiment, training=bool(run.get("training", True)))
+    if [task.id for task in spec.tasks] != [row["task"] for row in planned]:
         raise SpecError(
-            f"--resume {args.resume}: the plan has changed: {_plan_difference(tasks, planned)}.",
+            f"--resume {args.resume}: the plan has changed: {_plan_difference(spec.tasks, planned)}.",
             remedy="Resume without flags that change the plan, or start a new run.",
         )
-    return Job(RunSpec(fleet, experiment, tasks), workload, "", args.resume, done)
+    return Job(spec, workload, "", args.resume, done)
 
 
 def _plan_difference(tasks: Sequence[Task], planned: Sequence[dict[str, Any]]) -> str:
@@ -114,11 +134,14 @@ def _experiment_from_json(values: Any, where: str) -> ExperimentSpec:
     if not isinstance(values, dict):
         raise SpecError(f"{where} has no 'experiment_spec'.", remedy="Start a new run.")
     try:
-        cutoffs = tuple(
-            CutoffEntry(**{**entry, "cutoff": Cutoff(**entry["cutoff"])}) for entry in values.get("cutoffs", [])
-        )
+        cases = [Case(tuple(case["processors"]), _cutoff_entries(case)) for case in values.get("cases", [])]
         lists = {name: tuple(values[name]) for name in ("epochs", "seeds")}
+        lists |= {"cutoffs": _cutoff_entries(values), "cases": tuple(cases) or (Case(),)}
         clients = tuple(values["clients"]) if values.get("clients") else None
-        return check_experiment(ExperimentSpec(**{**values, **lists, "clients": clients, "cutoffs": cutoffs}), where)
+        return check_experiment(ExperimentSpec(**{**values, **lists, "clients": clients}), where)
     except (TypeError, KeyError, AttributeError) as error:
         raise SpecError(f"{where}: 'experiment_spec' is damaged: {error}.", remedy="Start a new run.") from None
+
+
+def _cutoff_entries(values: dict[str, Any]) -> tuple[CutoffEntry, ...]:
+    return tuple(CutoffEntry(**{**entry, "cutoff": Cutoff(**entry["cutoff"])}) for entry in values.get("cutoffs", []))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
+from fl.calls import Transport
 from fl.plugins import load_plugin
 from fl.workload import Partition
 from harness.device import DeviceSpec
@@ -22,12 +23,19 @@ class JoinSpec:
     """What a client must be told to join: where, what to train on, and the security folder that its files are from.
 
     What is secret reaches a client through files, never through its command line, which every user can read.
+    A client that is reached without a network joins by `admit`. `workers` processes train for such clients, at what
+    `costs_of` (a workload; None: the one that is trained) costs in `steps_per_epoch` steps (None: its own).
     """
 
     address: str
     workload: str
     partition: Partition
     tls: Path | None = None
+    workload_options: Mapping[str, Any] = field(default_factory=dict)
+    admit: Callable[[str, Transport], None] | None = None
+    workers: int = 1
+    costs_of: str | None = None
+    steps_per_epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

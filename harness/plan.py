@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
 
 from fl.workload import Defaults
 from harness.cutoffs import find_cutoff
-from harness.device import DeviceSpec
-from harness.experiment import Cutoff, ExperimentSpec
+from harness.experiment import FIXED, Case, Cutoff, ExperimentSpec
 from harness.fleet import FleetSpec
-from profiler.errors import SpecError
+from profiler.errors import SpecError, nearest
 from profiler.records import Row
 
 
@@ -34,10 +34,17 @@ class Task:
     strategy_options: dict[str, Any]
     processors: dict[str, int]
     cutoffs: dict[str, Cutoff]
+    workload_options: dict[str, Any] = field(default_factory=dict)
+    simulation: dict[str, Any] = field(default_factory=dict)
+    training: bool = True
 
     @property
     def id(self) -> str:
+        """What came later than the others counts only where it says something, so that older ids stay."""
         parameters = {**asdict(self), "cutoffs": {name: asdict(cutoff) for name, cutoff in self.cutoffs.items()}}
+        for name, unsaid in (("workload_options", {}), ("simulation", {}), ("training", True)):
+            if parameters[name] == unsaid:
+                del parameters[name]
         text = json.dumps(parameters, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -47,62 +54,104 @@ class Task:
 
     @property
     def label(self) -> str:
-        kinds = sorted({cutoff.kind for cutoff in self.cutoffs.values() if cutoff.tau_s > 0})
-        return f"E={self.epochs} C={self.clients}" + (f" tau={'/'.join(kinds)}" if kinds else "")
+        taus = {
+            f"{cutoff.tau_s:g}s" if cutoff.kind == FIXED else cutoff.kind
+            for cutoff in self.cutoffs.values()
+            if cutoff.tau_s > 0
+        }
+        return f"E={self.epochs} C={self.clients}" + (f" tau={'/'.join(sorted(taus))}" if taus else "")
 
     def row(self) -> Row:
         """The task as a record of kind `task`."""
         return {"kind": "task", "task": self.id, **asdict(self)}
 
 
-def make_plan(fleet: FleetSpec, experiment: ExperimentSpec, defaults: Defaults) -> tuple[Task, ...]:
-    """Every task of the sweep, seeds innermost, so that an interrupted run has whole configurations.
+def make_plan(
+    fleet: FleetSpec, experiment: ExperimentSpec, defaults: Defaults, *, training: bool = True
+) -> tuple[Task, ...]:
+    """Every task of every case and of the sweep, seeds innermost, so that an interrupted run has whole configurations.
 
-    Raises SpecError where the experiment asks for more clients than the fleet has, or for a cutoff that is not there.
+    Raises SpecError where the experiment asks for more clients than the fleet has, for processors that it has not, or
+    for a cutoff that is not there.
     """
-    client_counts = experiment.clients or (len(fleet.devices),)
-    if max(client_counts) > len(fleet.devices):
-        raise SpecError(f"{max(client_counts)} clients asked for, but {fleet.where} has {len(fleet.devices)} devices.")
-    if experiment.min_clients > min(client_counts):
-        raise SpecError(f"min_clients is {experiment.min_clients}, but a task has {min(client_counts)} clients.")
-    return tuple(
-        _task(fleet.first(clients), fleet, experiment, defaults, epochs=epochs, seed=seed)
-        for clients, epochs, seed in product(client_counts, experiment.epochs, experiment.seeds)
-    )
+    tasks = [
+        _task(case, clients, fleet, experiment, defaults, epochs=epochs, seed=seed, training=training)
+        for case in experiment.cases
+        for clients, epochs, seed in product(
+            _client_counts(case, fleet, experiment), experiment.epochs, experiment.seeds
+        )
+    ]
+    return tuple({task.id: task for task in tasks}.values())
+
+
+def _labels(case: Case, fleet: FleetSpec) -> list[str]:
+    known = list(dict.fromkeys(group.processor for group in fleet.groups if group.count))
+    for label in case.processors:
+        if label not in known:
+            raise SpecError(
+                f"{fleet.where} has no processor '{label}', which a case asks for.", remedy=nearest(label, known)
+            )
+    return list(case.processors) or known
+
+
+def _client_counts(case: Case, fleet: FleetSpec, experiment: ExperimentSpec) -> tuple[int, ...]:
+    labels = _labels(case, fleet)
+    there = sum(group.count for group in fleet.groups if group.processor in labels)
+    counts = experiment.clients or (there,)
+    if max(counts) > there:
+        whose = f" of processor {', '.join(case.processors)}" if case.processors else ""
+        raise SpecError(f"{max(counts)} clients asked for, but {fleet.where} has {there} devices{whose}.")
+    if experiment.min_clients > min(counts):
+        raise SpecError(f"min_clients is {experiment.min_clients}, but a task has {min(counts)} clients.")
+    return counts
 
 
 def _task(
-    devices: tuple[DeviceSpec, ...],
+    case: Case,
+    clients: int,
     fleet: FleetSpec,
     experiment: ExperimentSpec,
     defaults: Defaults,
     *,
     epochs: int,
     seed: int,
+    training: bool,
 ) -> Task:
     batch_size = experiment.batch_size or defaults.batch_size
-    processors = dict(sorted(Counter(device.processor for device in devices).items()))
-    cutoffs = {}
-    if experiment.cutoffs or experiment.strategy == "cutoff":
-        for processor in processors:
-            cutoffs[processor] = find_cutoff(
-                experiment.cutoffs,
-                workload=experiment.workload,
-                processor=processor,
-                epochs=epochs,
-                batch_size=batch_size,
-            )
+    counts: Counter[str] = Counter()
+    for group, count in fleet.first(clients, _labels(case, fleet)):
+        counts[group.processor] += count
+    cutoffs = _cutoffs(case, experiment, counts, epochs, batch_size)
+    simulation = {"costs_of": experiment.costs_of, "steps_per_epoch": experiment.steps_per_epoch}
     return Task(
         workload=experiment.workload,
-        partition=asdict(experiment.partition(len(fleet.devices))),
+        partition=asdict(experiment.partition(fleet.shards)),
         rounds=experiment.rounds or defaults.rounds,
         epochs=epochs,
-        clients=len(devices),
+        clients=clients,
         batch_size=batch_size,
         lr=experiment.lr or defaults.lr,
         seed=seed,
-        strategy=experiment.strategy,
+        strategy="cutoff" if case.cutoffs and experiment.strategy == "fedavg" else experiment.strategy,
         strategy_options=experiment.strategy_options,
-        processors=processors,
+        processors=dict(sorted(counts.items())),
         cutoffs=cutoffs,
+        workload_options=experiment.workload_options,
+        simulation={name: value for name, value in simulation.items() if value is not None and fleet.is_simulated},
+        training=training,
     )
+
+
+def _cutoffs(
+    case: Case, experiment: ExperimentSpec, processors: Collection[str], epochs: int, batch_size: int
+) -> dict[str, Cutoff]:
+    """Of each processor of a task: the case's own, or else the experiment's."""
+    given = case.cutoffs or experiment.cutoffs
+    if not given and experiment.strategy != "cutoff":
+        return {}
+    return {
+        processor: find_cutoff(
+            given, workload=experiment.workload, processor=processor, epochs=epochs, batch_size=batch_size
+        )
+        for processor in sorted(processors)
+    }

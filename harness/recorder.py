@@ -65,10 +65,12 @@ def round_rows(context: TaskContext, result: RoundResult, energy: HostEnergy) ->
         if call.answer is None:
             rows.append(failure_row(context, call, result.round))
         rows += _call_spans(context, result, call, energy)
-        device_energies.setdefault(call.device, []).extend(_own_energies(call.device, call.spans))
+        counted = [span for span in call.spans if _place(context, result, call, span)[0] is not None]
+        device_energies.setdefault(call.device, []).extend(_own_energies(call.device, counted))
     for stray in result.strays:
         rows += stray_rows(context, stray, energy, result.round)
-        device_energies.setdefault(stray.device, []).extend(_own_energies(stray.device, stray.spans))
+        counted = [span for span in stray.spans if _stray_round(context, stray, span, result.round) is not None]
+        device_energies.setdefault(stray.device, []).extend(_own_energies(stray.device, counted))
     rows.append(_round_row(context, result, rows, energy, device_energies))
     return rows
 
@@ -156,14 +158,18 @@ def stray_rows(context: TaskContext, stray: Stray, energy: HostEnergy, last_roun
     """
     rows = []
     for span in stray.spans:
-        round_ = span.attributes.get("round", stray.round)
-        if not isinstance(round_, int) or not _is_of_attempt(context, stray, round_, last_round):
-            round_ = None
+        round_ = _stray_round(context, stray, span, last_round)
         call = str(span.attributes.get("call", stray.call))
         rows.append(_device_row(context, stray.device, stray.processor, span, energy, round_=round_, call=call))
     if stray.late_s is not None and stray.timing is not None:
         rows.append(_late_row(context, stray, last_round))
     return rows
+
+
+def _stray_round(context: TaskContext, stray: Stray, span: SpanRecord, last_round: int) -> int | None:
+    """The round that a span belongs to; None where it is left over from before."""
+    round_ = span.attributes.get("round", stray.round)
+    return round_ if isinstance(round_, int) and _is_of_attempt(context, stray, round_, last_round) else None
 
 
 def _late_row(context: TaskContext, stray: Stray, last_round: int) -> Row:

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from harness.engine import Engine, access
-from harness.host import available_cores, git_state, host_facts, versions
+from harness.execution import EXIT_INTERRUPTED, EXIT_OK, finish, run_real, run_simulated
 from harness.init import init
-from harness.job import Job, new_job, resumed_job
-from harness.meter import HostMeter, choose, probe_sensors
-from harness.progress import Progress
-from harness.show import check, preamble, print_summary, show_plan
-from harness.store import Store
-from harness.summary import summary_json
-from profiler.clock import SystemClock
-from profiler.errors import FedmeterError, PreconditionError, UsageError
-from profiler.machine_facts import machine_facts
-
-EXIT_OK, EXIT_FAILURES, EXIT_PRECONDITION, EXIT_INTERRUPTED = 0, 1, 3, 130
+from harness.job import new_job, resumed_job
+from harness.show import show_plan
+from profiler.errors import FedmeterError, UsageError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds, a replicate each")
     p.add_argument("--strategy", metavar="S", help="how clients are chosen and updates folded in")
     p.add_argument("--cutoffs", type=Path, metavar="FILE", help="apply the cutoffs that analysis.cutoff has written")
+    p.add_argument("--no-training", action="store_true", help="simulate time and energy alone, of a simulated fleet")
+    p.add_argument("--workers", type=int, metavar="N", help="processes that train for simulated devices (one a core)")
     p.add_argument("--resume", type=Path, metavar="DIR", help="go on with an interrupted run, skip what is finished")
     p.add_argument("--dry-run", action="store_true", help="print the resolved plan and touch nothing")
     p.add_argument("--check", action="store_true", help="probe devices and sensors, start nothing")
@@ -105,85 +94,10 @@ def _main(args: argparse.Namespace) -> int:
         return EXIT_OK
     if job.resume is not None and len(job.done.finished) == len(job.spec.tasks):
         print(f"{job.resume} is complete: nothing to resume", file=sys.stderr)
-        return _finish(args, job, job.resume)
+        return finish(args, job, job.resume)
     if not args.sysfs_root.is_dir():
         raise UsageError(f"--sysfs-root {args.sysfs_root} is not a folder.")
-    access(job.spec)  # plain text to others, or an expired certificate, must show before there is a results folder
-    clock = SystemClock()
-    required = [name for device in job.spec.devices for name in device.require]
-    probes = probe_sensors(args.sysfs_root, clock, required)
-    if args.check:
-        return (
-            EXIT_OK if check(job.spec, probes, machine_facts(args.sysfs_root), as_json=args.json) else EXIT_PRECONDITION
-        )
-    chosen = choose(probes, required)
-    meter = HostMeter(probes, chosen, clock, rate_hz=job.spec.fleet.meter_rate_hz)
-    progress = Progress(len(job.spec.tasks) - len(job.done.finished), quiet=args.quiet)
-    for line in preamble(job.spec, meter):
-        progress.say(line)
-    store = _store(args, job)
-    try:
-        return _execute(args, job, store, meter, progress, clock)
-    finally:
-        store.close()
-
-
-def _store(args: argparse.Namespace, job: Job) -> Store:
-    if job.resume is not None:
-        return Store.resume(job.resume)
-    run = {
-        "wall_time": SystemClock().wall_time(),
-        "argv": list(sys.argv[1:]),
-        "fleet": job.spec.fleet.name,
-        "experiment": job.spec.experiment.name,
-        "experiment_spec": asdict(job.spec.experiment),
-        "experiment_text": job.experiment_text,
-        "cores": available_cores(),
-        "versions": versions(),
-        "git": git_state(Path(__file__)),
-        "host": host_facts(args.sysfs_root),
-    }
-    rows = [task.row() for task in job.spec.tasks]
-    return Store.create(Path(args.output or "results"), run, job.spec.fleet.text, rows)
-
-
-def _execute(
-    args: argparse.Namespace, job: Job, store: Store, meter: HostMeter, progress: Progress, clock: SystemClock
-) -> int:
-    engine = Engine(job.spec, job.workload, store, meter, clock, progress, job.done, root=args.sysfs_root)
-    try:
-        asyncio.run(_until_done_or_told(engine))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        store.sync()
-        print(f"interrupted; go on with: python -m harness.run --resume {store.folder}", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except PreconditionError:
-        print(f"what is known is in {store.folder}", file=sys.stderr)
-        raise
-    status = "failures" if job.done.failures else "completed"
-    store.finish({"wall_time": clock.wall_time(), "status": status, **_summary(job, store.folder)})
-    return _finish(args, job, store.folder)
-
-
-def _finish(args: argparse.Namespace, job: Job, folder: Path) -> int:
-    """The closing summary, and the exit code that goes with it."""
-    print_summary(_summary(job, folder), as_json=args.json)
-    return EXIT_FAILURES if job.done.failures or len(job.done.finished) < len(job.spec.tasks) else EXIT_OK
-
-
-def _summary(job: Job, folder: Path) -> dict[str, Any]:
-    return summary_json(folder, job.spec.tasks, job.done)
-
-
-async def _until_done_or_told(engine: Engine) -> None:
-    """Ctrl-C and SIGTERM both cancel the run, which then stops its clients in order."""
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("no running task")
-    loop = asyncio.get_running_loop()
-    for signal_ in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signal_, task.cancel)
-    await engine.run()
+    return run_simulated(args, job) if job.spec.fleet.is_simulated else run_real(args, job)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from tabulate import tabulate
 from harness.engine import RunSpec
 from harness.host import available_cores
 from harness.launcher import launcher_class
+from harness.launchers.simulated import profile_of
 from harness.meter import HostMeter, choose
 from harness.plan import Task
 from harness.summary import summary_rows
@@ -34,6 +35,25 @@ def preamble(spec: RunSpec, meter: HostMeter) -> list[str]:
             f"note: the clients can use {wanted:g} cores, this host has {available_cores()}: they will slow each other"
         )
     lines += [f"cutoffs of {task.label}: {_cutoff_text(task)}" for task in spec.tasks if task.cutoffs]
+    return lines
+
+
+def simulated_preamble(spec: RunSpec, workers: int) -> list[str]:
+    """What is simulated, by what, and how much of it is a guess."""
+    lines = [
+        f"fleet {spec.fleet.name}: {spec.fleet.size} simulated devices; experiment {spec.experiment.name}: "
+        f"{len(spec.tasks)} tasks of workload {spec.experiment.workload}",
+        f"time and energy are simulated; training is real, in {workers} processes"
+        if spec.trains
+        else "time and energy are simulated; nothing is trained",
+    ]
+    workload = spec.experiment.costs_of or spec.experiment.workload
+    for group in spec.fleet.groups:
+        training = profile_of(group).training_of(workload)
+        lines.append(
+            f"{group.count} {group.processor} as {profile_of(group).name}, {workload}: time {training.kind}, "
+            f"energy {training.energy_kind}"
+        )
     return lines
 
 

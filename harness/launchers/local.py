@@ -193,7 +193,16 @@ def client_command(device: DeviceSpec, join: JoinSpec) -> list[str]:
         "--threads": device.options["threads"],
         "--meter": "none",
     }
-    return [sys.executable, "-m", "fl.client", *(str(part) for pair in values.items() for part in pair)]
+    options = [f"{name}={_option_text(value)}" for name, value in join.workload_options.items()]
+    return [
+        *(sys.executable, "-m", "fl.client"),
+        *(str(part) for pair in values.items() for part in pair),
+        *(part for option in options for part in ("--workload-option", option)),
+    ]
+
+
+def _option_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _reachable(address: str) -> str:

@@ -13,12 +13,17 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
-def main(argv: "list[str]") -> None:
-    parent_pid, command = int(argv[0]), argv[1:]
+def die_with(parent_pid: int) -> None:
+    """Let the kernel end this process when its parent ends. Exits where that has happened already."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         sys.exit("the parent ended before its child could start")
+
+
+def main(argv: "list[str]") -> None:
+    parent_pid, command = int(argv[0]), argv[1:]
+    die_with(parent_pid)
     os.execvp(command[0], command)
 
 

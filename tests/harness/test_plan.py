@@ -139,7 +139,7 @@ def test_fixed_cutoffs_of_an_experiment(fleet: FleetSpec) -> None:
         ("[sweep]\nepochs = [1, 1]\n", "names a value twice"),
         ("[sweep]\nepochs = [0]\n", "whole numbers from 1"),
         ("[sweep]\nepoch = [1]\n", "Did you mean 'epochs'"),
-        ('[partition]\nkind = "random"\n', "iid or dirichlet"),
+        ('[partition]\nkind = "random"\n', "one of iid, dirichlet, domain"),
         ("lr = -1.0\n", "lr must be above 0"),
         ('[strategy]\nname = "cutoff"\ncutoffs = { cpu = "1" }\n', "must be seconds"),
     ],

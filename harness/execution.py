@@ -1,0 +1,147 @@
+"""Carries a job out: over real devices, in simulated time, or without training. And what it comes to in the end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.cost_only import CostEngine
+from harness.engine import Engine, access
+from harness.host import available_cores, git_state, host_facts, versions
+from harness.job import Job
+from harness.meter import HostMeter, choose, probe_sensors
+from harness.progress import Progress
+from harness.show import check, preamble, print_summary, simulated_preamble
+from harness.store import Store
+from harness.summary import summary_json
+from harness.virtual_time import VirtualClock, virtual_loop
+from profiler.clock import SystemClock
+from profiler.errors import PreconditionError, UsageError
+from profiler.machine_facts import machine_facts
+from profiler.sensor import Probe
+
+EXIT_OK, EXIT_FAILURES, EXIT_PRECONDITION, EXIT_INTERRUPTED = 0, 1, 3, 130
+
+
+class Runs(Protocol):
+    """An engine: does all that is left to do of a plan."""
+
+    async def run(self) -> None: ...
+
+
+def run_real(args: argparse.Namespace, job: Job) -> int:
+    """Over devices that there are; the exit code."""
+    access(job.spec)  # plain text to others, or an expired certificate, must show before there is a results folder
+    clock = SystemClock()
+    required = [name for device in job.spec.devices for name in device.require]
+    probes = probe_sensors(args.sysfs_root, clock, required)
+    if args.check:
+        return _check(args, job, probes)
+    meter = HostMeter(probes, choose(probes, required), clock, rate_hz=job.spec.fleet.meter_rate_hz)
+    progress = _progress(args, job, preamble(job.spec, meter))
+    store = _store(args, job)
+    try:
+        engine = Engine(job.spec, job.trained, store, meter, clock, progress, job.done, root=args.sysfs_root)
+        return _execute(args, job, store, engine, asyncio.run)
+    finally:
+        store.close()
+
+
+def run_simulated(args: argparse.Namespace, job: Job) -> int:
+    """In simulated time: with training in real processes, or of time and energy alone; the exit code."""
+    workers = available_cores() if args.workers is None else args.workers
+    if workers < 1:
+        raise UsageError(f"--workers {workers}: at least 1.")
+    if args.check:
+        return _check(args, job, [])
+    progress = _progress(args, job, simulated_preamble(job.spec, workers))
+    store = _store(args, job)
+    try:
+        if not job.spec.trains:
+            return _execute(args, job, store, CostEngine(job.spec, store, progress, job.done), asyncio.run)
+        with virtual_loop() as loop:
+            clock = VirtualClock(loop)
+            meter = HostMeter([], None, clock, rate_hz=job.spec.fleet.meter_rate_hz)
+            engine = Engine(
+                *(job.spec, job.trained, store, meter, clock, progress, job.done), root=args.sysfs_root, workers=workers
+            )
+            return _execute(args, job, store, engine, loop.run_until_complete)
+    finally:
+        store.close()
+
+
+def _check(args: argparse.Namespace, job: Job, probes: list[Probe]) -> int:
+    is_good = check(job.spec, probes, machine_facts(args.sysfs_root), as_json=args.json)
+    return EXIT_OK if is_good else EXIT_PRECONDITION
+
+
+def _progress(args: argparse.Namespace, job: Job, lines: list[str]) -> Progress:
+    progress = Progress(len(job.spec.tasks) - len(job.done.finished), quiet=args.quiet)
+    for line in lines:
+        progress.say(line)
+    return progress
+
+
+def _store(args: argparse.Namespace, job: Job) -> Store:
+    if job.resume is not None:
+        return Store.resume(job.resume)
+    run = {
+        "wall_time": SystemClock().wall_time(),
+        "argv": list(sys.argv[1:]),
+        "fleet": job.spec.fleet.name,
+        "experiment": job.spec.experiment.name,
+        "experiment_spec": asdict(job.spec.experiment),
+        "experiment_text": job.experiment_text,
+        "clock": "simulated" if job.spec.fleet.is_simulated else "system",
+        "training": job.spec.trains,
+        "cores": available_cores(),
+        "versions": versions(),
+        "git": git_state(Path(__file__)),
+        "host": host_facts(args.sysfs_root),
+    }
+    rows = [task.row() for task in job.spec.tasks]
+    return Store.create(Path(args.output or "results"), run, job.spec.fleet.text, rows)
+
+
+def _execute(
+    args: argparse.Namespace, job: Job, store: Store, engine: Runs, run: Callable[[Coroutine[Any, Any, None]], None]
+) -> int:
+    try:
+        run(_until_done_or_told(engine))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        store.sync()
+        print(f"interrupted; go on with: python -m harness.run --resume {store.folder}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except PreconditionError:
+        print(f"what is known is in {store.folder}", file=sys.stderr)
+        raise
+    status = "failures" if job.done.failures else "completed"
+    store.finish({"wall_time": SystemClock().wall_time(), "status": status, **_summary(job, store.folder)})
+    return finish(args, job, store.folder)
+
+
+def finish(args: argparse.Namespace, job: Job, folder: Path) -> int:
+    """The closing summary, and the exit code that goes with it."""
+    print_summary(_summary(job, folder), as_json=args.json)
+    return EXIT_FAILURES if job.done.failures or len(job.done.finished) < len(job.spec.tasks) else EXIT_OK
+
+
+def _summary(job: Job, folder: Path) -> dict[str, Any]:
+    return summary_json(folder, job.spec.tasks, job.done)
+
+
+async def _until_done_or_told(engine: Runs) -> None:
+    """Ctrl-C and SIGTERM both cancel the run, which then stops its clients in order."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("no running task")
+    loop = asyncio.get_running_loop()
+    for signal_ in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signal_, task.cancel)
+    await engine.run()
