@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from analysis import cli, fronts, tables
+from analysis import cli, fronts, pareto_table
 from analysis.configurations import ENERGY_COLUMNS, PARAMETERS, EnergyKind, Point, cutoff_text, points
 from analysis.files import write_atomically
 from analysis.load import load, rows
@@ -85,7 +85,7 @@ def analyse(
         reference=chosen,
         hypervolume=fronts.hypervolume(values, chosen, maximise),
         n_beyond_reference=sum(not _within(value, chosen, maximise) for value in values),
-        notes=tuple(tables.notes(made, objectives)),
+        notes=tuple(pareto_table.notes(made, objectives)),
         recommendation=_recommendation(complete or [p for p in made if p.has(("accuracy", "time_s"))], pairs),
     )
 
@@ -184,9 +184,11 @@ def _command(arguments: argparse.Namespace) -> int:
     runs = _where(rows(runs_table(results)), arguments.where)
     analysis = analyse(runs, objectives=objectives, energy=arguments.energy, reference=reference)
     if not analysis.front.labels and not any(front.labels for front in analysis.pairs):
-        raise ResultsError("no configuration has the objectives: " + " ".join(tables.missing_lines(analysis.points)))
-    text = tables.text(analysis)
-    document = json.dumps(tables.document(analysis), indent=2, ensure_ascii=False, allow_nan=False)
+        raise ResultsError(
+            "no configuration has the objectives: " + " ".join(pareto_table.missing_lines(analysis.points))
+        )
+    text = pareto_table.text(analysis)
+    document = json.dumps(pareto_table.document(analysis), indent=2, ensure_ascii=False, allow_nan=False)
     try:  # files first, for a reader of the table may leave early (`| head`)
         written = _write(analysis, document, arguments.output or arguments.results[0] / "analysis")
     finally:  # and the table even where the folder cannot be written
@@ -249,8 +251,8 @@ def _write(analysis: Analysis, document: str, folder: Path) -> dict[str, str]:
     """CSV, JSON, report and figure, each of them whole or not at all; what is where."""
     figures = [folder / "pareto.png", folder / "pareto.svg"]
     figure("pareto")(analysis, figures)
-    texts = {"pareto.csv": tables.csv_text(analysis), "pareto.json": document + "\n"}
-    texts["pareto.md"] = tables.markdown(analysis, figures[0].name)
+    texts = {"pareto.csv": pareto_table.csv_text(analysis), "pareto.json": document + "\n"}
+    texts["pareto.md"] = pareto_table.markdown(analysis, figures[0].name)
     for name, content in texts.items():
         write_atomically(folder / name, content)
     return {
