@@ -83,6 +83,7 @@ KINDS: dict[str, tuple[Column, ...]] = {
         _c("strategy_options", "json", "", "its options"),
         _c("processors", "json", "", "processor label -> number of devices that take part", True),
         _c("cutoffs", "json", "", "processor label -> {tau_s, kind}; absent or empty means no cutoff"),
+        _c("training", "bool", "", "false: cost only, nothing is trained and no accuracy known; absent means true"),
     ),
     "task_started": (*_TASK, *_WALL, _c("from_round", "int", "1", "first round of this attempt", True)),
     "span": (
