@@ -14,10 +14,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from analysis import cli, fronts, pareto_table
-from analysis.configurations import ENERGY_COLUMNS, PARAMETERS, EnergyKind, Point, cutoff_text, points
+from analysis.configurations import ENERGY_COLUMNS, EnergyKind, Point, points
 from analysis.files import write_atomically
 from analysis.load import load, rows
 from analysis.runs import runs_table
+from analysis.where import add_where, where
 from profiler.errors import PreconditionError, ResultsError, UsageError
 from profiler.records import Row
 
@@ -136,14 +137,19 @@ def _pair(made: Sequence[Point], cost: str) -> Front:
 def _recommendation(complete: Sequence[Point], pairs: Sequence[Front]) -> str:
     if not complete:
         return "No recommendation: no configuration has accuracy and time."
-    labels = {point.label for point in complete}
+    labels: dict[str | None, Point] = {point.label: point for point in complete}
     knees = {front.objectives[1]: front.knee_label for front in pairs if front.knee_label in labels}
     if knees:
         return "Recommended: " + "; ".join(
             f"{label} (knee of accuracy against {' and '.join(_cost_name(c) for c in knees if knees[c] == label)})"
+            + _simulated(labels[label])
             for label in dict.fromkeys(knees.values())
         )
     return _cheapest_good(complete)
+
+
+def _simulated(point: Point) -> str:
+    return ", by simulated times" if point.time_provenance == "simulated" else ""
 
 
 def _cost_name(objective: str) -> str:
@@ -160,7 +166,7 @@ def _cheapest_good(complete: Sequence[Point]) -> str:
         good = [p for p in complete if p.accuracy is not None and p.accuracy >= best - _ACCURACY_SLACK]
     choice = min(good, key=lambda point: (point.value(cost) or 0.0, point.label))
     within = "" if best is None else f" within {_ACCURACY_SLACK} of the best accuracy {best:.4g}"
-    return f"Recommended: {choice.label} (least {_cost_name(cost)}{within}; no knee)"
+    return f"Recommended: {choice.label} (least {_cost_name(cost)}{within}; no knee){_simulated(choice)}"
 
 
 # The main
@@ -171,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--objectives", default=",".join(OBJECTIVES), help="some of %(default)s")
     made.add_argument("--energy", choices=list(ENERGY_COLUMNS), default="gross", help="which energy (default gross)")
     made.add_argument("--ref", help="reference point of the hypervolume, in the units shown: 0,6000,120000")
-    made.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help="use only such configurations")
+    add_where(made)
     made.add_argument("-o", "--output", type=Path, help="folder for the files (default RESULTS/analysis)")
     return cli.run(made, _command, argv)
 
@@ -181,12 +187,10 @@ def _command(arguments: argparse.Namespace) -> int:
     reference = _reference(arguments.ref, objectives)
     results = load(arguments.results)
     cli.say(*(f"note: {warning}" for warning in results.warnings))
-    runs = _where(rows(runs_table(results)), arguments.where)
+    runs = where(rows(runs_table(results)), arguments.where)
     analysis = analyse(runs, objectives=objectives, energy=arguments.energy, reference=reference)
     if not analysis.front.labels and not any(front.labels for front in analysis.pairs):
-        raise ResultsError(
-            "no configuration has the objectives: " + " ".join(pareto_table.missing_lines(analysis.points))
-        )
+        raise _nothing_comparable(analysis)
     text = pareto_table.text(analysis)
     document = json.dumps(pareto_table.document(analysis), indent=2, ensure_ascii=False, allow_nan=False)
     try:  # files first, for a reader of the table may leave early (`| head`)
@@ -195,6 +199,15 @@ def _command(arguments: argparse.Namespace) -> int:
         print(document if arguments.json else text, flush=True)
     cli.say(*(f"{what}: {path}" for what, path in written.items()))
     return 0
+
+
+def _nothing_comparable(analysis: Analysis) -> ResultsError:
+    if "accuracy" in analysis.objectives and not any(point.parameters["training"] for point in analysis.points):
+        return ResultsError(
+            f"no accuracy: all {len(analysis.points)} configurations are of cost-only runs, which train nothing.",
+            remedy="Compare their costs with --objectives time_s,energy_j, or add runs that train.",
+        )
+    return ResultsError("no configuration has the objectives: " + " ".join(pareto_table.missing_lines(analysis.points)))
 
 
 def _objectives(given: str) -> tuple[str, ...]:
@@ -214,37 +227,6 @@ def _reference(given: str | None, objectives: Sequence[str]) -> tuple[float, ...
     if len(values) != len(objectives) or not all(math.isfinite(value) for value in values):
         raise UsageError(f"--ref {given}: needs {len(objectives)} numbers, for {', '.join(objectives)}.")
     return values
-
-
-def _where(runs: Sequence[Row], filters: Sequence[str]) -> list[Row]:
-    kept = list(runs)
-    for text in filters:
-        key, equals, wanted = text.partition("=")
-        if not equals:
-            raise UsageError(f"--where {text}: give KEY=VALUE.")
-        cli.choose("--where", key, [*PARAMETERS, "seed", "processor", "cutoff", "run_id"])
-        there = sorted({value for run in kept for value in _where_values(run, key)})
-        kept = [run for run in kept if _same(wanted, _where_values(run, key))]
-        if not kept:
-            raise UsageError(f"--where {text} leaves nothing.", remedy=f"There is {key}={', '.join(there)}.")
-    return kept
-
-
-def _where_values(run: Row, key: str) -> list[str]:
-    if key in ("processor", "processors"):
-        return [cli.printable(name) for name in run["processors"]]
-    if key in ("cutoff", "cutoffs"):
-        return [cutoff_text(run["cutoffs"])]
-    return [cli.printable(str(run[key]))]
-
-
-def _same(wanted: str, values: Sequence[str]) -> bool:
-    if wanted in values:
-        return True
-    try:
-        return float(wanted) in [float(value) for value in values]
-    except ValueError:
-        return False
 
 
 def _write(analysis: Analysis, document: str, folder: Path) -> dict[str, str]:

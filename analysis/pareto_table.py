@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from profiler.quantities import BELOW_RESOLUTION, Provenance
+from analysis import markup, words
+from analysis.words import ENERGY_TEXT, number
+from profiler.quantities import BELOW_RESOLUTION
 from profiler.records import Row
 
 if TYPE_CHECKING:
@@ -20,25 +20,14 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 _UNITS = {"accuracy": "1", "time_s": "s", "energy_j": "J"}
-_ENERGY_TEXT = {
-    "gross": "gross: all that the devices drew in the rounds",
-    "net": "net: gross less idle power times the time",
-    "fit": "fit: local training alone, gross",
-}
-_PROVENANCE_TEXT = {
-    Provenance.COUNTER: "measured by hardware counters",
-    Provenance.INTEGRATED: "integrated from measured power",
-    Provenance.ESTIMATED: "estimated by a model of this machine, not measured",
-    Provenance.SIMULATED: "simulated by a model of another machine, not measured",
-    Provenance.MISSING: "missing",
-}
 _COLUMNS = (
     "configuration",
     "n",
     "accuracy ± sd",
     "time (s) ± sd",
+    "time is",
     "energy (J) ± err",
-    "provenance",
+    "energy is",
     "on front",
     "dominated by",
 )
@@ -52,12 +41,12 @@ def text(analysis: Analysis) -> str:
 
 def markdown(analysis: Analysis, figure_name: str) -> str:
     """A short report that stands by itself beside its figure."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in _cells(analysis)]
+    cells = [[markup.markdown(cell) for cell in row] for row in _cells(analysis)]
     table = tabulate(cells, headers=_COLUMNS, disable_numparse=True, tablefmt="pipe")
     workloads = ", ".join(sorted({point.workload for point in analysis.points}))
-    sentences = "\n".join(f"- {line}" for line in _sentences(analysis))
-    heading = f"# Accuracy, time and energy: {workloads}"
-    runs = sorted({run for point in analysis.points for run in point.runs})
+    sentences = "\n".join(f"- {markup.markdown(line)}" for line in _sentences(analysis))
+    heading = f"# Accuracy, time and energy: {markup.markdown(workloads)}"
+    runs = [markup.markdown(run) for run in sorted({run for point in analysis.points for run in point.runs})]
     figure = f"![Accuracy against time and energy]({figure_name})"
     return f"{heading}\n\n{table}\n\n{sentences}\n\n{figure}\n\nFrom {len(runs)} runs: {', '.join(runs)}.\n"
 
@@ -69,6 +58,7 @@ def _cells(analysis: Analysis) -> list[list[str]]:
             str(point.n),
             number(point.accuracy, point.accuracy_sd, decimals=4),
             number(point.time_s, point.time_sd_s),
+            point.time_provenance,
             number(point.energy_j, point.energy_err_j),
             point.provenance.value,
             _on_front_text(analysis, point),
@@ -84,17 +74,8 @@ def _on_front_text(analysis: Analysis, point: Point) -> str:
     return "no" if analysis.dominated_by[point.label] else "yes"
 
 
-def number(value: float | None, spread: float | None = None, *, decimals: int | None = None) -> str:
-    """`1.990 ± 0.021`, or `missing`: to four significant digits of the value, unless `decimals` says otherwise."""
-    if value is None:
-        return "missing"
-    if decimals is None:
-        decimals = max(0, 3 - math.floor(math.log10(abs(value)))) if value else 0
-    return f"{value:.{decimals}f}" + (f" ± {spread:.{decimals}f}" if spread is not None else "")
-
-
 def _sentences(analysis: Analysis) -> list[str]:
-    energy = f"Energy is {_ENERGY_TEXT[analysis.energy]}; its ± is the expanded uncertainty, k = 2."
+    energy = f"Energy is {ENERGY_TEXT[analysis.energy]}; its ± is the expanded uncertainty, k = 2."
     lines = [energy] if "energy_j" in analysis.objectives else []
     lines += [*analysis.notes, *missing_lines(analysis.points), *_left_out(analysis.points)]
     lines += [_front_line(front) for front in (analysis.front, *_others(analysis))]
@@ -142,24 +123,19 @@ def missing_lines(points: Iterable[Point]) -> list[str]:
 
 
 def _left_out(points: Iterable[Point]) -> list[str]:
-    return [
+    lacking = [
         f"{point.label}: {point.n_left_out} replicates lack an objective and are left out of its means."
         for point in points
         if point.n_left_out
     ]
+    return [*lacking, *words.repeats({point.label: point.n_repeats for point in points})]
 
 
 def notes(points: Sequence[Point], objectives: Sequence[str]) -> list[str]:
     """What a reader must know of the numbers before comparing them: provenance, scope, failures."""
-    told = []
-    kinds = Counter(point.provenance for point in points if "energy_j" in objectives and point.energy_j is not None)
-    if "energy_j" not in objectives and any(point.provenance is Provenance.SIMULATED for point in points):
-        told.append("Some times are simulated by a model of another machine, not measured.")
-    if len(kinds) > 1:
-        parts = ", ".join(f"{count} {_PROVENANCE_TEXT[kind]}" for kind, count in sorted(kinds.items()))
-        told.append(f"MIXED PROVENANCE: energies are of different origin ({parts}); do not read them as one scale.")
-    elif kinds:
-        told.append(f"All energies are {_PROVENANCE_TEXT[next(iter(kinds))]}.")
+    told = words.origins_of_times(point.time_provenance for point in points if "time_s" in objectives)
+    if "energy_j" in objectives:
+        told += words.origins_of_energies(point.provenance for point in points if point.energy_j is not None)
     scopes = sorted({point.energy_scope for point in points if point.energy_scope})
     if "energy_j" in objectives and len(scopes) > 1:
         told.append(f"MIXED SCOPE: energies cover different things ({', '.join(scopes)}).")
@@ -216,6 +192,7 @@ def _point(analysis: Analysis, point: Point) -> Row:
         "accuracy_sd": point.accuracy_sd,
         "time_s": point.time_s,
         "time_sd_s": point.time_sd_s,
+        "time_provenance": point.time_provenance,
         "energy_j": point.energy_j,
         "energy_sd_j": point.energy_sd_j,
         "energy_err_j": point.energy_err_j,
@@ -224,6 +201,7 @@ def _point(analysis: Analysis, point: Point) -> Row:
         "work_done": point.work_done,
         "n": point.n,
         "n_left_out": point.n_left_out,
+        "n_repeats": point.n_repeats,
         "n_failures": point.n_failures,
         "n_rounds": point.n_rounds,
         "n_rounds_below_resolution": point.n_rounds_below_resolution,
@@ -247,6 +225,7 @@ _CSV_COLUMNS = (
     "accuracy_sd",
     "time_s",
     "time_sd_s",
+    "time_provenance",
     "energy_j",
     "energy_sd_j",
     "energy_err_j",
