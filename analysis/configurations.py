@@ -106,15 +106,15 @@ def grouped(runs: Iterable[Row], *, ignoring: Collection[str] = ()) -> dict[str,
     return {labels[key]: members for key, members in groups.items()}
 
 
-def without_repeats(runs: Sequence[Row]) -> list[Row]:
-    """Runs of one configuration without those that another run has made already: a simulation repeats itself exactly.
+def without_repeats(runs: Sequence[Row], results: Sequence[str] = _RESULTS) -> list[Row]:
+    """Runs of one configuration without simulated ones whose seed and results (columns) another has already.
 
-    Its seed and its results are the same whenever it is run again. Counted twice they would make a mean look surer.
+    A simulation repeats itself exactly whenever it is run again. Counted twice it would make a mean look surer.
     """
     kept: dict[object, Row] = {}
     for number, run in enumerate(runs):
         simulated = run["clock"] == SIMULATED
-        kept.setdefault((run["seed"], *(run[name] for name in _RESULTS)) if simulated else number, run)
+        kept.setdefault((run["seed"], *(run[name] for name in results)) if simulated else number, run)
     return list(kept.values())
 
 

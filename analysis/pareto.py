@@ -18,7 +18,7 @@ from analysis.configurations import ENERGY_COLUMNS, EnergyKind, Point, points
 from analysis.files import write_atomically
 from analysis.load import load, rows
 from analysis.runs import runs_table
-from analysis.where import add_where, where
+from analysis.where import add_where, refuse_mixed_workloads, where
 from profiler.errors import PreconditionError, ResultsError, UsageError
 from profiler.records import Row
 
@@ -69,7 +69,7 @@ def analyse(
 ) -> Analysis:
     """Fronts of some rows of `runs_table`. Raises UsageError where they are of several workloads."""
     made = points(runs, objectives, energy)
-    _refuse_mixed_workloads(made)
+    refuse_mixed_workloads(point.workload for point in made)
     complete = [point for point in made if point.has(objectives)]
     values = [_values(point, objectives) for point in complete]
     maximise = [OBJECTIVES[name] for name in objectives]
@@ -94,15 +94,6 @@ def analyse(
 def _values(point: Point, objectives: Sequence[str]) -> list[float]:
     values = [point.value(name) for name in objectives]
     return [value for value in values if value is not None]
-
-
-def _refuse_mixed_workloads(made: Sequence[Point]) -> None:
-    workloads = sorted({point.workload for point in made})
-    if len(workloads) > 1:
-        raise UsageError(
-            f"{len(workloads)} workloads in one front cannot be compared: {', '.join(workloads)}.",
-            remedy=f"Choose one: --where workload={workloads[0]}.",
-        )
 
 
 def _default_reference(values: Sequence[Sequence[float]], objectives: Sequence[str]) -> tuple[float, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Sequence
 
 from analysis import cli
 from analysis.configurations import PARAMETERS, cutoff_text
@@ -38,6 +39,16 @@ def values(run: Row, key: str) -> list[str]:
         return [cutoff_text(run["cutoffs"])]
     value = run[key]
     return [str(value).lower() if isinstance(value, bool) else cli.printable(str(value))]
+
+
+def refuse_mixed_workloads(workloads: Iterable[str]) -> None:
+    """Raise UsageError where there are several: their accuracies and costs are of different things."""
+    names = sorted(set(workloads))
+    if len(names) > 1:
+        raise UsageError(
+            f"{len(names)} workloads cannot be compared: {', '.join(names)}.",
+            remedy=f"Choose one: --where workload={shlex.quote(names[0])}.",
+        )
 
 
 def _same(wanted: str, values: Sequence[str]) -> bool:

@@ -26,31 +26,33 @@ TIME_PROVENANCE: Mapping[str, str] = {SYSTEM: "measured", SIMULATED: "simulated"
 _TIME_TEXT = {"measured": "measured", "simulated": PROVENANCE_TEXT[Provenance.SIMULATED]}
 
 
-def number(value: float | None, spread: float | None = None, *, decimals: int | None = None) -> str:
-    """`1.990 ± 0.021`, or `missing`: to four significant digits of the value, unless `decimals` says otherwise."""
+def number(value: float | None, spread: float | None = None, *, decimals: int | None = None, at_least: int = 0) -> str:
+    """`1.990 ± 0.021`, or `missing`: to four significant digits of the value and `at_least` so many decimals.
+
+    `decimals` sets their number instead.
+    """
     if value is None:
         return "missing"
     if decimals is None:
-        decimals = max(0, 3 - math.floor(math.log10(abs(value)))) if value else 0
+        decimals = max(at_least, 3 - math.floor(math.log10(abs(value)))) if value else at_least
     return f"{value:.{decimals}f}" + (f" ± {spread:.{decimals}f}" if spread is not None else "")
 
 
-def origins_of_times(kinds: Iterable[str]) -> list[str]:
-    """What a reader must know of times that are `measured` or `simulated`; nothing where all are measured."""
-    counts = Counter(kinds)
-    if len(counts) > 1:
-        parts = ", ".join(f"{count} {_TIME_TEXT[kind]}" for kind, count in sorted(counts.items()))
-        return [f"MIXED TIMES: they are of different kinds ({parts}); do not read them as one scale."]
-    return [f"All times are {_TIME_TEXT['simulated']}."] if "simulated" in counts else []
+def origins_of_times(kinds: Iterable[str], whose: str = "") -> list[str]:
+    """What a reader must know of (`whose`) times that are `measured` or `simulated`."""
+    return _origins(Counter(_TIME_TEXT[kind] for kind in sorted(kinds)), f"{whose}times", "MIXED TIMES")
 
 
-def origins_of_energies(kinds: Iterable[Provenance]) -> list[str]:
-    """What a reader must know of energies of these origins."""
-    counts = Counter(kinds)
+def origins_of_energies(kinds: Iterable[Provenance], whose: str = "") -> list[str]:
+    """What a reader must know of (`whose`) energies of these origins."""
+    return _origins(Counter(PROVENANCE_TEXT[kind] for kind in sorted(kinds)), f"{whose}energies", "MIXED PROVENANCE")
+
+
+def _origins(counts: Mapping[str, int], what: str, alarm: str) -> list[str]:
     if len(counts) > 1:
-        parts = ", ".join(f"{count} {PROVENANCE_TEXT[kind]}" for kind, count in sorted(counts.items()))
-        return [f"MIXED PROVENANCE: energies are of different origin ({parts}); do not read them as one scale."]
-    return [f"All energies are {PROVENANCE_TEXT[kind]}." for kind in counts]
+        parts = ", ".join(f"{count} {text}" for text, count in counts.items())
+        return [f"{alarm}: {what} are of different kinds ({parts}); do not read them as one scale."]
+    return [f"All {what} are {text}." for text in counts]
 
 
 def repeats(counts: Mapping[str, int]) -> list[str]:

@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     from analysis.configurations import Point
     from analysis.pareto import Analysis, Front
 
-_RC: dict[Any, Any] = {"svg.hashsalt": "fedmeter", "svg.fonttype": "none", "font.size": 9.0, "axes.titlesize": 10.0}
+_RC: dict[Any, Any] = {
+    "svg.hashsalt": "fedmeter",
+    "svg.fonttype": "none",
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "text.parse_math": False,  # a $ in a label is a $
+}
 _DPI = 130
 _AXES = {"time_s": ("time", "s", 60.0, "min"), "energy_j": ("energy", "J", 1000.0, "kJ")}
 # Offsets that labels try in turn, in points: right below first, since a front rises to the right.
@@ -185,6 +191,7 @@ def _annotate(axes: Any, analysis: Analysis, cost: str) -> None:
     for point, place in zip(shown, places, strict=True):
         note = axes.annotate(point.label, place, textcoords="offset points", xytext=_OFFSETS[0], fontsize=7.5, zorder=5)
         note.set_bbox(_HALO)
+        note.set_in_layout(False)  # or a long label would squeeze the panels when the figure is saved
         costs = []
         for offset in _OFFSETS:
             _move(note, offset)

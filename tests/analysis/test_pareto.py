@@ -140,7 +140,10 @@ def test_mixed_provenance_is_said(tmp_path: Path) -> None:
     found = analysed(tmp_path, [Task("a"), Task("b", epochs=5, provenance="estimated")])
     assert any("MIXED PROVENANCE" in note and "estimated" in note for note in found.notes)
     same = analysed(tmp_path / "same", [Task("a", provenance="estimated")])
-    assert same.notes == ("All energies are estimated by a model of this machine, not measured.",)
+    assert same.notes == (
+        "All times are measured.",
+        "All energies are estimated by a model of this machine, not measured.",
+    )
 
 
 def test_mixed_scope_is_said(tmp_path: Path) -> None:

@@ -12,10 +12,9 @@ import pytest
 
 from analysis import cutoff, pareto, pareto_table
 from analysis.configurations import Point, points
-from analysis.load import load, rows
 from analysis.pareto import Analysis, analyse, figure
-from analysis.runs import runs_table
 from profiler.records import Row
+from tests.fixtures.paper_tables import runs
 from tests.fixtures.results_folder import Client, RunFolder, Task
 
 ALL = ("accuracy", "time_s", "energy_j")
@@ -32,10 +31,6 @@ def sweep(**more: object) -> list[Task]:
 
 def write_simulated(root: Path, tasks: list[Task], run_id: str = "simulated") -> None:
     RunFolder(root, run_id, clock="simulated").write(tasks)
-
-
-def runs(root: Path) -> list[Row]:
-    return rows(runs_table(load([root])))
 
 
 def analysed(root: Path) -> Analysis:
@@ -65,7 +60,7 @@ def test_all_that_pareto_writes_says_so(tmp_path: Path, capsys: pytest.CaptureFi
     report = (folder / "pareto.md").read_text()
     assert f"All times are {SIMULATED_TEXT}." in report
     for text in (out, report):
-        assert "are measured" not in text
+        assert "times are measured" not in text
         assert "measured by" not in text
     document = json.loads((folder / "pareto.json").read_text())
     assert {point["time_provenance"] for point in document["points"]} == {"simulated"}
@@ -85,6 +80,7 @@ def test_measured_runs_are_shown_as_measured(tmp_path: Path) -> None:
     assert [point.time_provenance for point in found.points] == ["measured"] * 3
     told = pareto_table.text(found) + figure_text(found, tmp_path / "figure.svg")
     assert "simulated" not in told
+    assert "All times are measured." in told
     assert "time (s) ± sd    time is" in told
 
 
@@ -94,7 +90,7 @@ def test_measured_and_simulated_ones_are_marked_and_not_merged(tmp_path: Path) -
     found = analysed(tmp_path)
     assert [(point.n, point.time_provenance) for point in found.points] == [(1, "measured"), (1, "simulated")] * 3
     assert found.points[1].label == "E=1, C=2, tau=none, time=simulated"
-    mixed = "MIXED TIMES: they are of different kinds (3 measured, 3 simulated by a model of another machine"
+    mixed = "MIXED TIMES: times are of different kinds (3 measured, 3 simulated by a model of another machine"
     assert any(note.startswith(mixed) for note in found.notes)
     words = figure_text(found, tmp_path / "figure.svg")
     assert "measured and simulated time" in words

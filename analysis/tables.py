@@ -1,0 +1,56 @@
+"""Our results in the form of one of the paper's tables, beside the paper's own figures.
+
+python -m analysis.tables results/ --like table2a|table2b|table3 [--format text|markdown|latex|json] [-o FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis import cli
+from analysis.configurations import ENERGY_COLUMNS
+from analysis.files import write_atomically
+from analysis.load import load, rows
+from analysis.paper import compare
+from analysis.paper_forms import FORMS
+from analysis.paper_table import FORMATS
+from analysis.runs import runs_table
+from analysis.where import add_where, where
+from profiler.errors import UsageError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    made = cli.parser("analysis.tables", "Results in the form of a table of the paper, beside the paper's figures.")
+    made.add_argument("--like", choices=list(FORMS), required=True, help="which table of the paper")
+    made.add_argument("--format", choices=list(FORMATS), help="how to write it (default text); --json is for json")
+    made.add_argument(
+        "--energy",
+        choices=list(ENERGY_COLUMNS),
+        help="which energy (default net for table2a, gross for table2b, none for table3)",
+    )
+    add_where(made)
+    made.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there, too")
+    return cli.run(made, _command, argv)
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    if arguments.json and arguments.format not in (None, "json"):
+        raise UsageError(f"--json and --format {arguments.format} contradict each other.", remedy="Give one of them.")
+    results = load(arguments.results)
+    cli.say(*(f"note: {warning}" for warning in results.warnings))
+    runs = where(rows(runs_table(results)), arguments.where)
+    found = compare(runs, arguments.like, arguments.energy)
+    text = FORMATS["json" if arguments.json else arguments.format or "text"](found)
+    try:  # the file first, for a reader of the table may leave early (`| head`)
+        if arguments.output is not None:
+            write_atomically(arguments.output, text)
+            cli.say(f"wrote {arguments.output}")
+    finally:
+        print(text, end="", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
