@@ -182,8 +182,8 @@ def _by_key(form: Form, runs: Sequence[Row], lines: Sequence[Published]) -> dict
     for key, configurations in found.items():
         if len(configurations) > 1:
             raise UsageError(
-                f"{len(configurations)} configurations fit the row {', '.join(key)} of Table {form.table} "
-                f"({', '.join(form.headers)}): {'; '.join(configurations)}.",
+                f"{len(configurations)} configurations fit the row {form.named(key)} of Table {form.table}: "
+                f"{'; '.join(configurations)}.",
                 remedy=f"Choose one with {_choices([members[0] for members in configurations.values()])}.",
             )
     return {key: next(iter(configurations.values())) for key, configurations in found.items()}

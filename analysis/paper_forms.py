@@ -11,7 +11,7 @@ from analysis.configurations import DERIVED_KINDS, EnergyKind, cutoff_text
 from profiler.published import Published
 from profiler.records import Row
 
-MIN_S = 60.0
+MIN_S, KJ = 60.0, 1000.0
 
 Key = tuple[str, ...]
 """What tells the rows of a table apart, as it is shown: `("5",)`, `("CPU", "1.99")`."""
@@ -32,6 +32,10 @@ class Form:
     energy: EnergyKind | None = None
     energy_note: str = ""
     has_cutoffs: bool = False
+
+    def named(self, key: Key) -> str:
+        """A row in words: `E=5`."""
+        return ", ".join(f"{name}={cell}" for name, cell in zip(self.headers, key, strict=True))
 
 
 def _epochs_key(run: Row, lines: Sequence[Published]) -> Key:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from analysis import words
 from analysis.cli import printable
-from analysis.paper import Comparison, TableRow
-from analysis.paper_forms import MIN_S
-from analysis.words import ENERGY_TEXT
+from analysis.paper import Comparison
+from analysis.paper_forms import KJ, MIN_S
+from analysis.words import ENERGY_TEXT, number
 
 
 def caption(found: Comparison) -> str:
@@ -47,14 +47,14 @@ def _provenance(found: Comparison) -> list[str]:
     if found.energy is not None and found.form.energy_note:
         told.append(f"The paper does not say what its energies cover; {found.form.energy_note}.")
     errs = [
-        abs(row.energy_j.ours.err / row.energy_j.ours.mean)
+        f"{found.form.named(row.key)} {number(row.energy_j.ours.err / KJ)} kJ"
         for row in with_energy
-        if row.energy_j.ours is not None and row.energy_j.ours.err and row.energy_j.ours.mean
+        if row.energy_j.ours is not None and row.energy_j.ours.err
     ]
     if errs:
         told.append(
-            f"Beside its ±, each of our energies has an uncertainty of its own (k = 2), up to {max(errs):.1%}, which "
-            "all runs of one meter share."
+            "Beside its ±, each of our energies has an uncertainty of its own (k = 2), which all runs of one meter "
+            f"share: {'; '.join(errs)}."
         )
     return told
 
@@ -107,8 +107,8 @@ def _either(values: Iterable[object]) -> str:
 
 
 def _rows_apart(found: Comparison) -> list[str]:
-    missing = [_named(found, row) for row in found.rows if not row.runs]
-    extra = [_named(found, row) for row in found.rows if not row.in_paper]
+    missing = [found.form.named(row.key) for row in found.rows if not row.runs]
+    extra = [found.form.named(row.key) for row in found.rows if not row.in_paper]
     told = [f"Missing, in the paper but not run: {'; '.join(missing)}."] if missing else []
     told += [f"Ours alone, not in the paper: {'; '.join(extra)}."] if extra else []
     if found.n_with_cutoff:
@@ -116,14 +116,10 @@ def _rows_apart(found: Comparison) -> list[str]:
     return told
 
 
-def _named(found: Comparison, row: TableRow) -> str:
-    return ", ".join(f"{name}={cell}" for name, cell in zip(found.form.headers, row.key, strict=True))
-
-
 def _missing(found: Comparison) -> list[str]:
     """Why a row that was run lacks a quantity."""
     return [
-        f"{_named(found, row)}: {compared.missing}."
+        f"{found.form.named(row.key)}: {compared.missing}."
         for row in found.rows
         for compared in (row.accuracy, row.time_s, row.energy_j)
         if row.runs and compared.missing
@@ -133,15 +129,15 @@ def _missing(found: Comparison) -> list[str]:
 def _per_row(found: Comparison) -> list[str]:
     told = []
     for row in found.rows:
+        name = found.form.named(row.key)
         if row.n_repeats:
             told.append(
-                f"{_named(found, row)}: {row.n_repeats} simulated runs repeat the seed and the costs of another, which "
-                "count once."
+                f"{name}: {row.n_repeats} simulated runs repeat the seed and the costs of another, which count once."
             )
         if row.in_paper and row.taus_s and row.is_parity:
             minutes = " to ".join(f"{tau_s / MIN_S:.4g}" for tau_s in dict.fromkeys((row.taus_s[0], row.taus_s[-1])))
-            told.append(f"{_named(found, row)}: ours is the τ of parity, {minutes} min.")
+            told.append(f"{name}: ours is the τ of parity, {minutes} min.")
         n_failures = sum(run["n_failures"] for run in row.runs)
         if n_failures:
-            told.append(f"{_named(found, row)}: {n_failures} failures on record.")
+            told.append(f"{name}: {n_failures} failures on record.")
     return told

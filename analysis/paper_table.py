@@ -10,14 +10,13 @@ from tabulate import tabulate
 
 from analysis import markup
 from analysis.paper import Compared, Comparison, TableRow
-from analysis.paper_forms import MIN_S
+from analysis.paper_forms import KJ, MIN_S
 from analysis.paper_notes import caption, notes
 from analysis.stats import MEAN_LEVEL
 from analysis.words import number
 from profiler.records import Row
 
 SCHEMA_VERSION = 1
-_KJ = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ def _cells(found: Comparison, row: TableRow) -> tuple[str, ...]:
         _paper(row.time_s, MIN_S) + _factor(found.paper_to_fastest(row), found),
         _ratio(row.time_s),
     ]
-    energies = [_ours(row.energy_j, _KJ), _paper(row.energy_j, _KJ), _ratio(row.energy_j)]
+    energies = [_ours(row.energy_j, KJ), _paper(row.energy_j, KJ), _ratio(row.energy_j)]
     has_energy = found.energy is not None
     return (
         *row.key,
@@ -77,7 +76,9 @@ def _paper(compared: Compared, unit: float) -> str:
 
 
 def _ratio(compared: Compared) -> str:
-    return "" if compared.ratio is None else f"{compared.ratio:.3f}"
+    if compared.ratio is None:
+        return ""
+    return f"{compared.ratio:.3f}" if abs(compared.ratio) >= 0.001 else f"{compared.ratio:.1e}"
 
 
 def _factor(ratio: float | None, found: Comparison) -> str:

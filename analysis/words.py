@@ -27,14 +27,15 @@ _TIME_TEXT = {"measured": "measured", "simulated": PROVENANCE_TEXT[Provenance.SI
 
 
 def number(value: float | None, spread: float | None = None, *, decimals: int | None = None, at_least: int = 0) -> str:
-    """`1.990 ± 0.021`, or `missing`: to four significant digits of the value and `at_least` so many decimals.
+    """`1.990 ± 0.021`, or `missing`: to four significant digits of the larger of the two.
 
-    `decimals` sets their number instead.
+    There are `at_least` so many decimals; `decimals` sets their number instead.
     """
     if value is None:
         return "missing"
     if decimals is None:
-        decimals = max(at_least, 3 - math.floor(math.log10(abs(value)))) if value else at_least
+        size = max(abs(value), spread or 0.0)
+        decimals = max(at_least, 3 - math.floor(math.log10(size))) if size else at_least
     return f"{value:.{decimals}f}" + (f" ± {spread:.{decimals}f}" if spread is not None else "")
 
 

@@ -114,7 +114,7 @@ def test_the_uncertainty_of_the_energy_itself_is_kept_apart(tmp_path: Path) -> N
     assert row.energy_j.ours is not None
     assert row.energy_j.ours.err == pytest.approx(400.0)
     assert row.energy_j.ours.interval == pytest.approx((2000.0, 2000.0))
-    assert any("an uncertainty of its own (k = 2), up to 20.0%" in note for note in notes(found))
+    assert any("an uncertainty of its own (k = 2)" in note and ": E=1 0.4000 kJ." in note for note in notes(found))
 
 
 # Rounds
@@ -159,7 +159,7 @@ def test_several_configurations_of_one_row_are_named(tmp_path: Path, capsys: pyt
     assert main([str(tmp_path), "--like", "table2a"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert "2 configurations fit the row 1 of Table 2a (E): E=1, C=10, tau=none, on=tx2-gpu; E=1, C=10" in err
+    assert "2 configurations fit the row E=1 of Table 2a: E=1, C=10, tau=none, on=tx2-gpu; E=1, C=10" in err
     assert "Choose one with --where processor=tx2-cpu or --where processor=tx2-gpu." in err
     assert main([str(tmp_path), "--like", "table2a", "--where", "processor=tx2-gpu", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)

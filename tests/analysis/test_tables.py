@@ -132,6 +132,11 @@ def test_the_caption_names_table_rounds_energy_and_source(tmp_path: Path) -> Non
     )
 
 
+def test_a_ratio_too_small_for_three_decimals(tmp_path: Path) -> None:
+    found = compared(tmp_path, [like_2a(energy_j=0.01)])
+    assert " 2.0e-05 " in FORMATS["text"](found)
+
+
 # The main
 
 
