@@ -1,19 +1,22 @@
 """Configurations: what somebody can choose (E, C, cutoffs, ...), with what it cost, replicates aggregated.
 
-A configuration is a task's parameters less the seed. Cutoffs that are derived (parity, knee, accuracy) do not split
-configurations, since every replicate measures its τ anew; fixed ones do.
+A configuration is a task's parameters less the seed, and the clock: simulated runs are no replicates of measured ones.
+Nor are cost-only runs, which train nothing, of those that train. Cutoffs that are derived (parity, knee, accuracy) do
+not split configurations, since every replicate measures its τ anew; fixed ones do.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from analysis.cli import printable
+from analysis.load import SIMULATED
 from analysis.stats import mean, sd
+from analysis.words import TIME_PROVENANCE
 from profiler.quantities import Provenance, weakest
 from profiler.records import KINDS, Row
 
@@ -24,9 +27,10 @@ ENERGY_COLUMNS: Mapping[EnergyKind, tuple[str, str]] = {
     "fit": ("energy_fit_j", "energy_fit_err_j"),
 }
 DERIVED_KINDS = ("parity", "knee", "accuracy")
-PARAMETERS = tuple(column.name for column in KINDS["task"] if column.name not in ("task", "seed"))
+PARAMETERS = (*(column.name for column in KINDS["task"] if column.name not in ("task", "seed")), "clock")
 # Always in a label; the others only where they differ between the points shown.
 _ALWAYS_LABELLED = ("epochs", "clients", "cutoffs")
+_RESULTS = ("accuracy", "time_s", "energy_j", "energy_net_j", "energy_fit_j")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,8 @@ class Point:
     """One configuration. Values are means over `n` replicates, `*_sd` their spread (None for one replicate).
 
     `energy_j` is the kind of energy that was asked for, `energy_err_j` the mean of its expanded uncertainties (k = 2).
-    `missing` names objectives without a value and why; `n_left_out` counts replicates left out for the same cause.
+    `missing` names objectives without a value and why; `n_left_out` counts replicates left out for the same cause, and
+    `n_repeats` simulated ones that were copies.
     """
 
     label: str
@@ -62,6 +67,12 @@ class Point:
     taus_s: Mapping[str, tuple[float, ...]]
     missing: Mapping[str, str]
     n_left_out: int = 0
+    n_repeats: int = 0
+
+    @property
+    def time_provenance(self) -> str:
+        """`measured` or `simulated`."""
+        return TIME_PROVENANCE[str(self.parameters["clock"])]
 
     def value(self, objective: str) -> float | None:
         """The mean of `accuracy`, `time_s` or `energy_j`."""
@@ -82,16 +93,33 @@ def points(runs: Iterable[Row], objectives: Sequence[str], energy: EnergyKind) -
     A replicate without one of the objectives is left out and counted, if others have them all; a configuration where
     none has them all keeps the rest, and `missing` says what it lacks.
     """
-    groups: defaultdict[str, list[Row]] = defaultdict(list)
-    for run in runs:
-        groups[_identity(run)].append(run)
-    labels = _labels({key: members[0] for key, members in groups.items()})
-    made = [_point(labels[key], members, objectives, energy) for key, members in groups.items()]
+    made = [_point(label, members, objectives, energy) for label, members in grouped(runs).items()]
     return sorted(made, key=lambda point: (point.workload, point.clients, point.epochs, point.cutoff, point.label))
 
 
-def _identity(run: Row) -> str:
-    known = {name: run.get(name) for name in PARAMETERS if name != "cutoffs"}
+def grouped(runs: Iterable[Row], *, ignoring: Collection[str] = ()) -> dict[str, list[Row]]:
+    """The runs of each configuration, under a short and unique label; parameters in `ignoring` split none."""
+    groups: defaultdict[str, list[Row]] = defaultdict(list)
+    for run in runs:
+        groups[_identity(run, ignoring)].append(run)
+    labels = _labels({key: members[0] for key, members in groups.items()}, ignoring)
+    return {labels[key]: members for key, members in groups.items()}
+
+
+def without_repeats(runs: Sequence[Row], results: Sequence[str] = _RESULTS) -> list[Row]:
+    """Runs of one configuration without simulated ones whose seed and results (columns) another has already.
+
+    A simulation repeats itself exactly whenever it is run again. Counted twice it would make a mean look surer.
+    """
+    kept: dict[object, Row] = {}
+    for number, run in enumerate(runs):
+        simulated = run["clock"] == SIMULATED
+        kept.setdefault((run["seed"], *(run[name] for name in results)) if simulated else number, run)
+    return list(kept.values())
+
+
+def _identity(run: Row, ignoring: Collection[str]) -> str:
+    known = {name: run.get(name) for name in PARAMETERS if name != "cutoffs" and name not in ignoring}
     return json.dumps([known, _cutoff_identity(run["cutoffs"])], sort_keys=True, default=str)
 
 
@@ -108,9 +136,13 @@ def _cutoff_identity(cutoffs: Mapping[str, Row]) -> list[tuple[str, str, float]]
     return sorted(derived + others)
 
 
-def _labels(groups: Mapping[str, Row]) -> dict[str, str]:
+def _labels(groups: Mapping[str, Row], ignoring: Collection[str]) -> dict[str, str]:
     """A short and unique label for each configuration."""
-    varying = [name for name in PARAMETERS if len({_text(name, run[name]) for run in groups.values()}) > 1]
+    varying = [
+        name
+        for name in PARAMETERS
+        if name not in ignoring and len({_text(name, run[name]) for run in groups.values()}) > 1
+    ]
     shown = [*_ALWAYS_LABELLED, *(name for name in varying if name not in _ALWAYS_LABELLED)]
     labels = {key: ", ".join(_text(name, run[name]) for name in shown) for key, run in groups.items()}
     counts: defaultdict[str, list[str]] = defaultdict(list)
@@ -131,6 +163,10 @@ def _text(name: str, value: object) -> str:
         return f"tau={cutoff_text(value)}"
     if name == "strategy" and value == "cutoff":
         return "strategy=fedavg"  # the same but for tau, which the label shows
+    if name == "training":
+        return "trained" if value else "cost only"
+    if name == "clock":
+        return f"time={TIME_PROVENANCE[str(value)]}"
     if name == "processors" and isinstance(value, dict):
         return "on=" + printable("+".join(sorted(value)))
     if isinstance(value, dict):
@@ -159,8 +195,9 @@ def _point(label: str, members: Sequence[Row], objectives: Sequence[str], energy
     energy_column, err_column = ENERGY_COLUMNS[energy]
     columns = {"accuracy": "accuracy", "time_s": "time_s", "energy_j": energy_column}
     wanted = [columns[objective] for objective in objectives]
-    whole = [run for run in members if all(run[column] is not None for column in wanted)]
-    used = whole or list(members)
+    distinct = without_repeats(members)
+    whole = [run for run in distinct if all(run[column] is not None for column in wanted)]
+    used = whole or distinct
     first = used[0]
     values = {name: _known(used, column) for name, column in columns.items()}
     errors = _known(used, err_column)
@@ -188,8 +225,9 @@ def _point(label: str, members: Sequence[Row], objectives: Sequence[str], energy
         tasks=tuple(sorted({run["task"] for run in used})),
         runs=tuple(sorted({run["run_id"] for run in used})),
         taus_s=_taus(used),
-        missing={name: _reason(used, name, columns[name]) for name in objectives if not values[name]},
-        n_left_out=len(members) - len(used),
+        missing={name: why_missing(used, name, columns[name]) for name in objectives if not values[name]},
+        n_left_out=len(distinct) - len(used),
+        n_repeats=len(members) - len(distinct),
     )
 
 
@@ -199,8 +237,11 @@ def _known(members: Sequence[Row], column: str) -> list[float]:
     return [] if None in values else values
 
 
-def _reason(members: Sequence[Row], objective: str, column: str) -> str:
+def why_missing(members: Sequence[Row], objective: str, column: str) -> str:
+    """Why some runs have no value of an objective."""
     lacking = [run for run in members if run[column] is None]
+    if objective == "accuracy" and not any(run["training"] for run in lacking):
+        return "a cost-only run has no accuracy"
     if objective == "accuracy":
         return f"the last round of {len(lacking)} of {len(members)} runs has no accuracy"
     if objective == "time_s":

@@ -25,10 +25,11 @@ from scipy.optimize import isotonic_regression
 from analysis import cli, fronts
 from analysis.cutoff_table import table
 from analysis.files import write_atomically
-from analysis.load import Results, load, rows
+from analysis.load import SIMULATED, Results, load, rows
 from analysis.runs import runs_table
 from analysis.stats import Interval, Values, bootstrap_interval
 from analysis.windows import Group, Windows, completed_work, fit_windows, uncut_tasks
+from analysis.words import TIME_PROVENANCE
 from profiler.errors import ResultsError, UsageError
 from profiler.records import Row
 
@@ -43,7 +44,8 @@ class Cutoff:
     """τ of one processor. `tau_s` 0 means none; None means not available, and `note` says why.
 
     `work_fraction` is the expected part of the steps done by τ. `round_ratio` is the predicted round time under τ over
-    the reference's without, `round_ratio_uncut` the same without τ. `inputs` are all that the formula was given.
+    the reference's without, `round_ratio_uncut` the same without τ. `time_provenance` is measured or simulated, of all
+    its times. `inputs` are all that the formula was given.
     """
 
     workload: str
@@ -57,6 +59,7 @@ class Cutoff:
     work_fraction: float | None
     round_ratio: float | None
     round_ratio_uncut: float
+    time_provenance: str
     inputs: Mapping[str, object]
     note: str = ""
 
@@ -124,6 +127,7 @@ def _blank(group: Group, reference: Windows, windows: Windows) -> Cutoff:
         work_fraction=None,
         round_ratio=None,
         round_ratio_uncut=_round_s(windows, None) / _round_s(reference, None),
+        time_provenance=TIME_PROVENANCE[group.clock],
         inputs={
             "median_window_ref_s": reference.median_window_s,
             "n_ref": len(reference.windows),
@@ -328,6 +332,7 @@ def _remarks(groups: Mapping[Group, Mapping[str, Windows]], reference: str | Non
     remarks = []
     for group, by_processor in groups.items():
         name = cli.printable(f"{group.workload}, E={group.epochs}, batch {group.batch_size}")
+        name += ", simulated" if group.clock == SIMULATED else ""
         if reference is not None and reference not in by_processor:
             remarks.append(f"{name}: left out, the reference {reference} has no runs without a cutoff there.")
         elif len(by_processor) == 1:
@@ -353,7 +358,7 @@ def _entry(cutoff: Cutoff) -> Row:
 
 
 def _write(path: Path, document: Row, made: Sequence[Cutoff], kind: str) -> None:
-    chosen = [cutoff for cutoff in made if cutoff.kind == kind]
+    chosen, doubled = _measured_first([cutoff for cutoff in made if cutoff.kind == kind])
     available = [cutoff for cutoff in chosen if cutoff.tau_s is not None]
     lacking = [f"{c.workload}, {c.processor}, E={c.epochs}: {c.note}" for c in chosen if c.tau_s is None]
     if not available:
@@ -362,8 +367,23 @@ def _write(path: Path, document: Row, made: Sequence[Cutoff], kind: str) -> None
             remedy="Choose another --kind or --reference, or run the missing E without a cutoff.",
         )
     write_atomically(path, json.dumps({**document, "cutoffs": [_entry(c) for c in available]}, indent=2) + "\n")
-    cli.say(*(f"note: not in {path}: {cli.printable(line)}" for line in lacking))
-    cli.say(f"wrote {path}: {len(available)} {kind} cutoffs")
+    cli.say(*(f"note: not in {path}: {cli.printable(line)}" for line in [*lacking, *doubled]))
+    n_simulated = sum(cutoff.time_provenance == "simulated" for cutoff in available)
+    cli.say(f"wrote {path}: {len(available)} {kind} cutoffs" + (f", {n_simulated} simulated" if n_simulated else ""))
+
+
+def _measured_first(chosen: Sequence[Cutoff]) -> tuple[list[Cutoff], list[str]]:
+    """One cutoff for each task and processor, the measured one where there are two; and sentences on the others."""
+
+    def applies_to(cutoff: Cutoff) -> tuple[object, ...]:
+        return cutoff.workload, cutoff.processor, cutoff.epochs, cutoff.batch_size
+
+    measured = {applies_to(c) for c in chosen if c.time_provenance == "measured" and c.tau_s is not None}
+    doubled = [c for c in chosen if c.time_provenance == "simulated" and applies_to(c) in measured]
+    said = [
+        f"{c.workload}, {c.processor}, E={c.epochs}: the simulated one, for there is a measured one" for c in doubled
+    ]
+    return [c for c in chosen if c not in doubled], said
 
 
 if __name__ == "__main__":

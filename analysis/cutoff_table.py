@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
 from analysis.cli import printable
+from analysis.words import PROVENANCE_TEXT
+from profiler.quantities import Provenance
 
 if TYPE_CHECKING:
     from analysis.cutoff import Cutoff
@@ -19,16 +22,16 @@ FORMULAS = (
 
 
 def table(cutoffs: Sequence[Cutoff]) -> str:
-    """One block a workload and batch size."""
-    groups = dict.fromkeys((cutoff.workload, cutoff.batch_size) for cutoff in cutoffs)
-    blocks = [
-        _block([cutoff for cutoff in cutoffs if (cutoff.workload, cutoff.batch_size) == group]) for group in groups
-    ]
+    """One block a workload, batch size and origin of the times."""
+    groups: defaultdict[tuple[str, int, str], list[Cutoff]] = defaultdict(list)
+    for cutoff in cutoffs:
+        groups[cutoff.workload, cutoff.batch_size, cutoff.time_provenance].append(cutoff)
+    blocks = [_block(group) for group in groups.values()]
     return "\n\n".join([*blocks, "\n".join(FORMULAS)])
 
 
 def _block(cutoffs: Sequence[Cutoff]) -> str:
-    title = f"{printable(cutoffs[0].workload)}, batch size {cutoffs[0].batch_size}"
+    title = f"{printable(cutoffs[0].workload)}, batch size {cutoffs[0].batch_size}{_origin(cutoffs[0])}"
     given = [cutoff for cutoff in cutoffs if cutoff.tau_s is not None]
     lacking = dict.fromkeys(
         f"E={cutoff.epochs} {cutoff.kind}: {cutoff.note}" for cutoff in cutoffs if cutoff.tau_s is None
@@ -36,6 +39,10 @@ def _block(cutoffs: Sequence[Cutoff]) -> str:
     parts = [title, _tabulate(_tau_cells(cutoff) for cutoff in given), *(["\n".join(lacking)] if lacking else [])]
     inputs = {(cutoff.epochs, cutoff.processor): _input_cells(cutoff) for cutoff in cutoffs}
     return "\n\n".join([*parts, "inputs", _tabulate(inputs.values())])
+
+
+def _origin(cutoff: Cutoff) -> str:
+    return ": every time is " + PROVENANCE_TEXT[Provenance.SIMULATED] if cutoff.time_provenance == "simulated" else ""
 
 
 def _tau_cells(cutoff: Cutoff) -> dict[str, str]:

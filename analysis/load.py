@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,36 +22,24 @@ import pandas as pd
 from analysis import cli
 from analysis.files import write_atomically
 from analysis.idle import IdlePower, idle_powers, net_energy
+from analysis.parquet import DERIVED_COLUMNS, parquet
 from profiler.errors import ResultsError
-from profiler.records import KINDS, SCHEMA_VERSION, Column, Row, TornLine, arrow_schema, read_lines
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from profiler.records import KINDS, SCHEMA_VERSION, Row, TornLine, read_lines
 
 MAX_JSON_BYTES = 16 * 1024 * 1024
-_NET = (
-    Column("energy_net_j", "float", "J", "energy_j less idle power, the mean of before and after, times idle_s"),
-    Column("energy_net_err_j", "float", "J", "expanded uncertainty of energy_net_j, k = 2"),
-)
-_DERIVED_COLUMNS: Mapping[str, tuple[Column, ...]] = {
-    "task": (
-        Column("finished", "bool", "", "completed, with every round on record"),
-        Column("n_recorded_rounds", "int", "1", "rounds on record, whatever the attempt"),
-    ),
-    "span": _NET,
-    "round": _NET,
-    "failure": (),
-}
+SYSTEM, SIMULATED = "system", "simulated"
+"""The clocks of run.json: the machine's own, by which times are measured, or a model's."""
 _DTYPES = {"int": "Int64", "float": "float64", "bool": "boolean", "str": "object", "floats": "object", "json": "object"}
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run folder: `info` is its run.json; `interrupted` where end.json is absent."""
+    """One run folder: `info` is its run.json, `clock` is in it; `interrupted` where end.json is absent."""
 
     run_id: str
     path: Path
     info: Mapping[str, Any]
+    clock: str
     interrupted: bool
 
 
@@ -151,7 +139,17 @@ def _open_run(folder: Path) -> Run:
             f"{folder / 'run.json'} has schema {schema}; this version reads up to {SCHEMA_VERSION}.",
             remedy=f"Use the fedmeter that wrote it ({info.get('fedmeter', 'a newer one')}) or later.",
         )
-    return Run(str(run_id), folder, info, interrupted=not (folder / "end.json").is_file())
+    return Run(str(run_id), folder, info, _clock(folder, info), interrupted=not (folder / "end.json").is_file())
+
+
+def _clock(folder: Path, info: Row) -> str:
+    clock = info.get("clock", SYSTEM)
+    if clock not in (SYSTEM, SIMULATED):
+        raise ResultsError(
+            f"{folder / 'run.json'}: clock {clock!r:.40} is unknown, so nobody can tell if its times are measured.",
+            remedy=f"It must be {SYSTEM} or {SIMULATED}; use the fedmeter that wrote it, or a later one.",
+        )
+    return str(clock)
 
 
 def _is_name(value: object) -> bool:
@@ -242,7 +240,7 @@ def _lines(path: Path, warnings: list[str]) -> list[Row]:
 
 
 def _checked_task(path: Path, row: Row) -> Row:
-    """A line of plan.jsonl whose JSON columns have the right inner shape too."""
+    """A line of plan.jsonl whose JSON columns have the right inner shape too, with what is left out written out."""
     if row["kind"] != "task":
         raise ResultsError(f"{path}: a {row['kind']} record among the tasks.", remedy="Restore the file from a copy.")
     cutoffs = row.get("cutoffs") or {}
@@ -260,7 +258,7 @@ def _checked_task(path: Path, row: Row) -> Row:
             "{tau_s, kind}.",
             remedy="Restore the file from a copy, or move this run's folder out of the results.",
         )
-    return {**row, "cutoffs": cutoffs}
+    return {**row, "cutoffs": cutoffs, "training": row.get("training") is not False}
 
 
 def _records(run: Run, plan: Mapping[str, Row], warnings: list[str]) -> dict[str, list[Row]]:
@@ -322,7 +320,8 @@ def _judge_tasks(
                 f"{run.path}: task {task} says {due[task]} rounds done but {n_rounds} are on record: it is left out, "
                 "for its sums would be too small."
             )
-        tasks.append({**row, "run_id": run.run_id, "finished": whole, "n_recorded_rounds": n_rounds})
+        derived = {"finished": whole, "n_recorded_rounds": n_rounds, "clock": run.clock}
+        tasks.append({**row, "run_id": run.run_id, **derived})
     return tasks
 
 
@@ -343,7 +342,7 @@ def _note_unfinished(run: Run, read: _Read) -> None:
 def _frame(kind: str, records: Sequence[Row]) -> pd.DataFrame:
     """A table with every column of the kind, typed, in their order, after `run_id`."""
     series = {"run_id": pd.Series([row["run_id"] for row in records], dtype="object")}
-    for column in (*KINDS[kind], *_DERIVED_COLUMNS[kind]):
+    for column in (*KINDS[kind], *DERIVED_COLUMNS[kind]):
         values = [row.get(column.name) for row in records]
         series[column.name] = pd.Series(values, dtype=_DTYPES[column.type])
     frame: pd.DataFrame = pd.DataFrame(series)
@@ -357,40 +356,9 @@ def write_tables(results: Results) -> list[Path]:
         for kind, frame in (("span", results.spans), ("round", results.rounds), ("task", results.tasks)):
             path = run.path / "tables" / f"{kind}s.parquet"
             own = rows(frame[frame["run_id"] == run.run_id])
-            write_atomically(path, _parquet(kind, own))
+            write_atomically(path, parquet(kind, own))
             written.append(path)
     return written
-
-
-def _parquet(kind: str, records: Sequence[Row]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = _table_schema(kind)
-    json_columns = {column.name for column in KINDS[kind] if column.type == "json"}
-    flat = [
-        {
-            name: json.dumps(value) if name in json_columns and value is not None else value
-            for name, value in row.items()
-        }
-        for row in records
-    ]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(flat, schema=schema), sink)
-    return bytes(sink.getvalue().to_pybytes())
-
-
-def _table_schema(kind: str) -> pa.Schema:
-    import pyarrow as pa
-
-    schema = arrow_schema(kind)
-    types = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64()}
-    derived = [
-        pa.field(column.name, types[column.type], metadata={"unit": column.unit, "description": column.description})
-        for column in _DERIVED_COLUMNS[kind]
-    ]
-    run_id = pa.field("run_id", pa.string(), metadata={"unit": "", "description": "id of the run"})
-    return pa.schema([run_id, *schema, *derived], metadata=schema.metadata)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from analysis import cli, fronts, tables
-from analysis.configurations import ENERGY_COLUMNS, PARAMETERS, EnergyKind, Point, cutoff_text, points
+from analysis import cli, fronts, pareto_table
+from analysis.configurations import ENERGY_COLUMNS, EnergyKind, Point, points
 from analysis.files import write_atomically
 from analysis.load import load, rows
 from analysis.runs import runs_table
+from analysis.where import add_where, refuse_mixed_workloads, where
 from profiler.errors import PreconditionError, ResultsError, UsageError
 from profiler.records import Row
 
@@ -68,7 +69,7 @@ def analyse(
 ) -> Analysis:
     """Fronts of some rows of `runs_table`. Raises UsageError where they are of several workloads."""
     made = points(runs, objectives, energy)
-    _refuse_mixed_workloads(made)
+    refuse_mixed_workloads(point.workload for point in made)
     complete = [point for point in made if point.has(objectives)]
     values = [_values(point, objectives) for point in complete]
     maximise = [OBJECTIVES[name] for name in objectives]
@@ -85,7 +86,7 @@ def analyse(
         reference=chosen,
         hypervolume=fronts.hypervolume(values, chosen, maximise),
         n_beyond_reference=sum(not _within(value, chosen, maximise) for value in values),
-        notes=tuple(tables.notes(made, objectives)),
+        notes=tuple(pareto_table.notes(made, objectives)),
         recommendation=_recommendation(complete or [p for p in made if p.has(("accuracy", "time_s"))], pairs),
     )
 
@@ -93,15 +94,6 @@ def analyse(
 def _values(point: Point, objectives: Sequence[str]) -> list[float]:
     values = [point.value(name) for name in objectives]
     return [value for value in values if value is not None]
-
-
-def _refuse_mixed_workloads(made: Sequence[Point]) -> None:
-    workloads = sorted({point.workload for point in made})
-    if len(workloads) > 1:
-        raise UsageError(
-            f"{len(workloads)} workloads in one front cannot be compared: {', '.join(workloads)}.",
-            remedy=f"Choose one: --where workload={workloads[0]}.",
-        )
 
 
 def _default_reference(values: Sequence[Sequence[float]], objectives: Sequence[str]) -> tuple[float, ...]:
@@ -136,14 +128,19 @@ def _pair(made: Sequence[Point], cost: str) -> Front:
 def _recommendation(complete: Sequence[Point], pairs: Sequence[Front]) -> str:
     if not complete:
         return "No recommendation: no configuration has accuracy and time."
-    labels = {point.label for point in complete}
+    labels: dict[str | None, Point] = {point.label: point for point in complete}
     knees = {front.objectives[1]: front.knee_label for front in pairs if front.knee_label in labels}
     if knees:
         return "Recommended: " + "; ".join(
             f"{label} (knee of accuracy against {' and '.join(_cost_name(c) for c in knees if knees[c] == label)})"
+            + _simulated(labels[label])
             for label in dict.fromkeys(knees.values())
         )
     return _cheapest_good(complete)
+
+
+def _simulated(point: Point) -> str:
+    return ", by simulated times" if point.time_provenance == "simulated" else ""
 
 
 def _cost_name(objective: str) -> str:
@@ -160,7 +157,7 @@ def _cheapest_good(complete: Sequence[Point]) -> str:
         good = [p for p in complete if p.accuracy is not None and p.accuracy >= best - _ACCURACY_SLACK]
     choice = min(good, key=lambda point: (point.value(cost) or 0.0, point.label))
     within = "" if best is None else f" within {_ACCURACY_SLACK} of the best accuracy {best:.4g}"
-    return f"Recommended: {choice.label} (least {_cost_name(cost)}{within}; no knee)"
+    return f"Recommended: {choice.label} (least {_cost_name(cost)}{within}; no knee){_simulated(choice)}"
 
 
 # The main
@@ -171,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--objectives", default=",".join(OBJECTIVES), help="some of %(default)s")
     made.add_argument("--energy", choices=list(ENERGY_COLUMNS), default="gross", help="which energy (default gross)")
     made.add_argument("--ref", help="reference point of the hypervolume, in the units shown: 0,6000,120000")
-    made.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help="use only such configurations")
+    add_where(made)
     made.add_argument("-o", "--output", type=Path, help="folder for the files (default RESULTS/analysis)")
     return cli.run(made, _command, argv)
 
@@ -181,18 +178,27 @@ def _command(arguments: argparse.Namespace) -> int:
     reference = _reference(arguments.ref, objectives)
     results = load(arguments.results)
     cli.say(*(f"note: {warning}" for warning in results.warnings))
-    runs = _where(rows(runs_table(results)), arguments.where)
+    runs = where(rows(runs_table(results)), arguments.where)
     analysis = analyse(runs, objectives=objectives, energy=arguments.energy, reference=reference)
     if not analysis.front.labels and not any(front.labels for front in analysis.pairs):
-        raise ResultsError("no configuration has the objectives: " + " ".join(tables.missing_lines(analysis.points)))
-    text = tables.text(analysis)
-    document = json.dumps(tables.document(analysis), indent=2, ensure_ascii=False, allow_nan=False)
+        raise _nothing_comparable(analysis)
+    text = pareto_table.text(analysis)
+    document = json.dumps(pareto_table.document(analysis), indent=2, ensure_ascii=False, allow_nan=False)
     try:  # files first, for a reader of the table may leave early (`| head`)
         written = _write(analysis, document, arguments.output or arguments.results[0] / "analysis")
     finally:  # and the table even where the folder cannot be written
         print(document if arguments.json else text, flush=True)
     cli.say(*(f"{what}: {path}" for what, path in written.items()))
     return 0
+
+
+def _nothing_comparable(analysis: Analysis) -> ResultsError:
+    if "accuracy" in analysis.objectives and not any(point.parameters["training"] for point in analysis.points):
+        return ResultsError(
+            f"no accuracy: all {len(analysis.points)} configurations are of cost-only runs, which train nothing.",
+            remedy="Compare their costs with --objectives time_s,energy_j, or add runs that train.",
+        )
+    return ResultsError("no configuration has the objectives: " + " ".join(pareto_table.missing_lines(analysis.points)))
 
 
 def _objectives(given: str) -> tuple[str, ...]:
@@ -214,43 +220,12 @@ def _reference(given: str | None, objectives: Sequence[str]) -> tuple[float, ...
     return values
 
 
-def _where(runs: Sequence[Row], filters: Sequence[str]) -> list[Row]:
-    kept = list(runs)
-    for text in filters:
-        key, equals, wanted = text.partition("=")
-        if not equals:
-            raise UsageError(f"--where {text}: give KEY=VALUE.")
-        cli.choose("--where", key, [*PARAMETERS, "seed", "processor", "cutoff", "run_id"])
-        there = sorted({value for run in kept for value in _where_values(run, key)})
-        kept = [run for run in kept if _same(wanted, _where_values(run, key))]
-        if not kept:
-            raise UsageError(f"--where {text} leaves nothing.", remedy=f"There is {key}={', '.join(there)}.")
-    return kept
-
-
-def _where_values(run: Row, key: str) -> list[str]:
-    if key in ("processor", "processors"):
-        return [cli.printable(name) for name in run["processors"]]
-    if key in ("cutoff", "cutoffs"):
-        return [cutoff_text(run["cutoffs"])]
-    return [cli.printable(str(run[key]))]
-
-
-def _same(wanted: str, values: Sequence[str]) -> bool:
-    if wanted in values:
-        return True
-    try:
-        return float(wanted) in [float(value) for value in values]
-    except ValueError:
-        return False
-
-
 def _write(analysis: Analysis, document: str, folder: Path) -> dict[str, str]:
     """CSV, JSON, report and figure, each of them whole or not at all; what is where."""
     figures = [folder / "pareto.png", folder / "pareto.svg"]
     figure("pareto")(analysis, figures)
-    texts = {"pareto.csv": tables.csv_text(analysis), "pareto.json": document + "\n"}
-    texts["pareto.md"] = tables.markdown(analysis, figures[0].name)
+    texts = {"pareto.csv": pareto_table.csv_text(analysis), "pareto.json": document + "\n"}
+    texts["pareto.md"] = pareto_table.markdown(analysis, figures[0].name)
     for name, content in texts.items():
         write_atomically(folder / name, content)
     return {

@@ -1,4 +1,4 @@
-"""Means, spreads and bootstrap intervals. Fewer than two values have no spread: None, never 0."""
+"""Means, spreads and intervals. Fewer than two values have no spread: None, never 0."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, t
 
 Values = npt.NDArray[np.float64]
 Interval = tuple[float, float]
 
 LEVEL = 0.90
+MEAN_LEVEL = 0.95
 N_RESAMPLES = 2000
 _MAX_DRAWN = 4_000_000  # values drawn at a time: 32 MB
 
@@ -23,6 +24,19 @@ def mean(values: Sequence[float]) -> float | None:
 def sd(values: Sequence[float]) -> float | None:
     """Sample standard deviation (n - 1)."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def mean_interval(values: Sequence[float], *, level: float = MEAN_LEVEL) -> Interval | None:
+    """Confidence interval of the mean of independent values, mean ± t · sd / √n; None for fewer than 2.
+
+    Student's t with n - 1 degrees of freedom (Student, Biometrika 6, 1908): exact where the values are normal.
+    """
+    spread = sd(values)
+    if spread is None:
+        return None
+    n, centre = len(values), float(np.mean(values))
+    half = float(t.ppf((1 + level) / 2, n - 1)) * spread / n**0.5
+    return centre - half, centre + half
 
 
 def bootstrap_interval(

@@ -1,270 +1,56 @@
-"""Configurations and fronts in words and columns: terminal table, JSON, CSV and Markdown report."""
+"""Our results in the form of one of the paper's tables, beside the paper's own figures.
+
+python -m analysis.tables results/ --like table2a|table2b|table3 [--format text|markdown|latex|json] [-o FILE]
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
 
-from tabulate import tabulate
-
-from profiler.quantities import BELOW_RESOLUTION, Provenance
-from profiler.records import Row
-
-if TYPE_CHECKING:
-    from analysis.configurations import Point
-    from analysis.pareto import Analysis, Front
-
-SCHEMA_VERSION = 1
-_UNITS = {"accuracy": "1", "time_s": "s", "energy_j": "J"}
-_ENERGY_TEXT = {
-    "gross": "gross: all that the devices drew in the rounds",
-    "net": "net: gross less idle power times the time",
-    "fit": "fit: local training alone, gross",
-}
-_PROVENANCE_TEXT = {
-    Provenance.COUNTER: "measured by hardware counters",
-    Provenance.INTEGRATED: "integrated from measured power",
-    Provenance.ESTIMATED: "estimated by a model of this machine, not measured",
-    Provenance.SIMULATED: "simulated by a model of another machine, not measured",
-    Provenance.MISSING: "missing",
-}
-_COLUMNS = (
-    "configuration",
-    "n",
-    "accuracy ± sd",
-    "time (s) ± sd",
-    "energy (J) ± err",
-    "provenance",
-    "on front",
-    "dominated by",
-)
+from analysis import cli
+from analysis.configurations import ENERGY_COLUMNS
+from analysis.files import write_atomically
+from analysis.load import load, rows
+from analysis.paper import compare
+from analysis.paper_forms import FORMS
+from analysis.paper_table import FORMATS
+from analysis.runs import runs_table
+from analysis.where import add_where, where
+from profiler.errors import UsageError
 
 
-def text(analysis: Analysis) -> str:
-    """All of it for a terminal."""
-    table = tabulate(_cells(analysis), headers=_COLUMNS, disable_numparse=True, tablefmt="simple")
-    return "\n".join([table, "", *_sentences(analysis)])
-
-
-def markdown(analysis: Analysis, figure_name: str) -> str:
-    """A short report that stands by itself beside its figure."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in _cells(analysis)]
-    table = tabulate(cells, headers=_COLUMNS, disable_numparse=True, tablefmt="pipe")
-    workloads = ", ".join(sorted({point.workload for point in analysis.points}))
-    sentences = "\n".join(f"- {line}" for line in _sentences(analysis))
-    heading = f"# Accuracy, time and energy: {workloads}"
-    runs = sorted({run for point in analysis.points for run in point.runs})
-    figure = f"![Accuracy against time and energy]({figure_name})"
-    return f"{heading}\n\n{table}\n\n{sentences}\n\n{figure}\n\nFrom {len(runs)} runs: {', '.join(runs)}.\n"
-
-
-def _cells(analysis: Analysis) -> list[list[str]]:
-    return [
-        [
-            point.label,
-            str(point.n),
-            number(point.accuracy, point.accuracy_sd, decimals=4),
-            number(point.time_s, point.time_sd_s),
-            number(point.energy_j, point.energy_err_j),
-            point.provenance.value,
-            _on_front_text(analysis, point),
-            analysis.dominated_by.get(point.label) or "",
-        ]
-        for point in analysis.points
-    ]
-
-
-def _on_front_text(analysis: Analysis, point: Point) -> str:
-    if point.label not in analysis.dominated_by:
-        return "incomplete"
-    return "no" if analysis.dominated_by[point.label] else "yes"
-
-
-def number(value: float | None, spread: float | None = None, *, decimals: int | None = None) -> str:
-    """`1.990 ± 0.021`, or `missing`: to four significant digits of the value, unless `decimals` says otherwise."""
-    if value is None:
-        return "missing"
-    if decimals is None:
-        decimals = max(0, 3 - math.floor(math.log10(abs(value)))) if value else 0
-    return f"{value:.{decimals}f}" + (f" ± {spread:.{decimals}f}" if spread is not None else "")
-
-
-def _sentences(analysis: Analysis) -> list[str]:
-    energy = f"Energy is {_ENERGY_TEXT[analysis.energy]}; its ± is the expanded uncertainty, k = 2."
-    lines = [energy] if "energy_j" in analysis.objectives else []
-    lines += [*analysis.notes, *missing_lines(analysis.points), *_left_out(analysis.points)]
-    lines += [_front_line(front) for front in (analysis.front, *_others(analysis))]
-    lines += [_knee_line(front) for front in analysis.pairs]
-    if analysis.reference:
-        lines.append(_hypervolume_line(analysis))
-    return [*lines, analysis.recommendation]
-
-
-def _others(analysis: Analysis) -> list[Front]:
-    return [front for front in analysis.pairs if front.objectives != analysis.front.objectives]
-
-
-def _front_line(front: Front) -> str:
-    return f"Front of {', '.join(front.objectives)}: {' | '.join(front.labels) or 'empty'}"
-
-
-def _knee_line(front: Front) -> str:
-    axes = f"{front.objectives[0]} against {front.objectives[1]}"
-    if front.knee_label is None:
-        return f"Knee of {axes}: {front.no_knee}"
-    return f"Knee of {axes}: {front.knee_label} (height {front.knee_height:.4f} above the chord, axes scaled to 0..1)"
-
-
-def _hypervolume_line(analysis: Analysis) -> str:
-    where = ", ".join(
-        f"{name} {value:.6g}{'' if _UNITS[name] == '1' else ' ' + _UNITS[name]}"
-        for name, value in zip(analysis.objectives, analysis.reference, strict=True)
+def main(argv: Sequence[str] | None = None) -> int:
+    made = cli.parser("analysis.tables", "Results in the form of a table of the paper, beside the paper's figures.")
+    made.add_argument("--like", choices=list(FORMS), required=True, help="which table of the paper")
+    made.add_argument("--format", choices=list(FORMATS), help="how to write it (default text); --json is for json")
+    made.add_argument(
+        "--energy",
+        choices=list(ENERGY_COLUMNS),
+        help="which energy (default net for table2a, gross for table2b, none for table3)",
     )
-    beyond = f"; {analysis.n_beyond_reference} points lie beyond it" if analysis.n_beyond_reference else ""
-    return f"Hypervolume {analysis.hypervolume:.10g} {_volume_unit(analysis)}, reference point {where}{beyond}"
+    add_where(made)
+    made.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there, too")
+    return cli.run(made, _command, argv)
 
 
-def _volume_unit(analysis: Analysis) -> str:
-    return "·".join(_UNITS[name] for name in analysis.objectives if _UNITS[name] != "1")
+def _command(arguments: argparse.Namespace) -> int:
+    if arguments.json and arguments.format not in (None, "json"):
+        raise UsageError(f"--json and --format {arguments.format} contradict each other.", remedy="Give one of them.")
+    results = load(arguments.results)
+    cli.say(*(f"note: {warning}" for warning in results.warnings))
+    runs = where(rows(runs_table(results)), arguments.where)
+    found = compare(runs, arguments.like, arguments.energy)
+    text = FORMATS["json" if arguments.json else arguments.format or "text"](found)
+    try:  # the file first, for a reader of the table may leave early (`| head`)
+        if arguments.output is not None:
+            write_atomically(arguments.output, text)
+            cli.say(f"wrote {arguments.output}")
+    finally:
+        print(text, end="", flush=True)
+    return 0
 
 
-def missing_lines(points: Iterable[Point]) -> list[str]:
-    """Configurations that cannot be compared, and why."""
-    return [
-        f"Not in the front of all objectives: {point.label}: {'; '.join(point.missing.values())}."
-        for point in points
-        if point.missing
-    ]
-
-
-def _left_out(points: Iterable[Point]) -> list[str]:
-    return [
-        f"{point.label}: {point.n_left_out} replicates lack an objective and are left out of its means."
-        for point in points
-        if point.n_left_out
-    ]
-
-
-def notes(points: Sequence[Point], objectives: Sequence[str]) -> list[str]:
-    """What a reader must know of the numbers before comparing them: provenance, scope, failures."""
-    told = []
-    kinds = Counter(point.provenance for point in points if "energy_j" in objectives and point.energy_j is not None)
-    if "energy_j" not in objectives and any(point.provenance is Provenance.SIMULATED for point in points):
-        told.append("Some times are simulated by a model of another machine, not measured.")
-    if len(kinds) > 1:
-        parts = ", ".join(f"{count} {_PROVENANCE_TEXT[kind]}" for kind, count in sorted(kinds.items()))
-        told.append(f"MIXED PROVENANCE: energies are of different origin ({parts}); do not read them as one scale.")
-    elif kinds:
-        told.append(f"All energies are {_PROVENANCE_TEXT[next(iter(kinds))]}.")
-    scopes = sorted({point.energy_scope for point in points if point.energy_scope})
-    if "energy_j" in objectives and len(scopes) > 1:
-        told.append(f"MIXED SCOPE: energies cover different things ({', '.join(scopes)}).")
-    if "energy_j" in objectives:
-        told += [
-            f"{point.label}: {point.n_rounds_below_resolution} of {point.n_rounds} rounds are shorter than the energy "
-            f"sensor resolves ({BELOW_RESOLUTION}): use longer rounds or a faster sensor."
-            for point in points
-            if point.n_rounds_below_resolution
-        ]
-    failures = [f"{point.label}: {point.n_failures}" for point in points if point.n_failures]
-    return [*told, *([f"Failures on record: {'; '.join(failures)}."] if failures else [])]
-
-
-def document(analysis: Analysis) -> Row:
-    """The same as one JSON object."""
-    both = (analysis.front, *_others(analysis))
-    return {
-        "schema": SCHEMA_VERSION,
-        "objectives": list(analysis.objectives),
-        "senses": {name: "max" if name == "accuracy" else "min" for name in analysis.objectives},
-        "units": {name: _UNITS[name] for name in analysis.objectives},
-        "energy": analysis.energy,
-        "reference": dict(zip(analysis.objectives, analysis.reference, strict=False)) if analysis.reference else None,
-        "points": [_point(analysis, point) for point in analysis.points],
-        "fronts": {",".join(front.objectives): list(front.labels) for front in both},
-        "knees": {
-            ",".join(front.objectives): {
-                "label": front.knee_label,
-                "height": front.knee_height,
-                "reason": front.no_knee or None,
-            }
-            for front in analysis.pairs
-        },
-        "hypervolume": analysis.hypervolume if analysis.reference else None,
-        "hypervolume_unit": _volume_unit(analysis),
-        "n_beyond_reference": analysis.n_beyond_reference,
-        "notes": list(analysis.notes),
-        "recommendation": analysis.recommendation,
-    }
-
-
-def _point(analysis: Analysis, point: Point) -> Row:
-    complete = point.label in analysis.dominated_by
-    dominator = analysis.dominated_by.get(point.label)
-    return {
-        "label": point.label,
-        "workload": point.workload,
-        "epochs": point.epochs,
-        "clients": point.clients,
-        "cutoff": point.cutoff,
-        "taus_s": {processor: list(values) for processor, values in point.taus_s.items()},
-        "accuracy": point.accuracy,
-        "accuracy_sd": point.accuracy_sd,
-        "time_s": point.time_s,
-        "time_sd_s": point.time_sd_s,
-        "energy_j": point.energy_j,
-        "energy_sd_j": point.energy_sd_j,
-        "energy_err_j": point.energy_err_j,
-        "provenance": point.provenance.value,
-        "energy_scope": point.energy_scope,
-        "work_done": point.work_done,
-        "n": point.n,
-        "n_left_out": point.n_left_out,
-        "n_failures": point.n_failures,
-        "n_rounds": point.n_rounds,
-        "n_rounds_below_resolution": point.n_rounds_below_resolution,
-        "on_front": dominator is None if complete else None,
-        "dominated_by": dominator,
-        "missing": dict(point.missing),
-        "tasks": list(point.tasks),
-        "runs": list(point.runs),
-        "parameters": dict(point.parameters),
-    }
-
-
-_CSV_COLUMNS = (
-    "label",
-    "workload",
-    "epochs",
-    "clients",
-    "cutoff",
-    "n",
-    "accuracy",
-    "accuracy_sd",
-    "time_s",
-    "time_sd_s",
-    "energy_j",
-    "energy_sd_j",
-    "energy_err_j",
-    "provenance",
-    "energy_scope",
-    "work_done",
-    "n_failures",
-    "n_rounds",
-    "n_rounds_below_resolution",
-    "on_front",
-    "dominated_by",
-)
-
-
-def csv_text(analysis: Analysis) -> str:
-    """One line a configuration; an empty cell is a missing value."""
-    sink = io.StringIO()
-    writer = csv.DictWriter(sink, _CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_point(analysis, point) for point in analysis.points)
-    return sink.getvalue()
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.configurations import has_cutoff
-from analysis.load import Results, rows
+from analysis.load import SIMULATED, SYSTEM, Results, rows
 from profiler.records import Row
 
 Values = npt.NDArray[np.float64]
@@ -19,11 +19,12 @@ COMMUNICATION = ("download", "receive", "send", "upload")
 
 
 class Group(NamedTuple):
-    """What a cutoff is learnt within: all else pooled."""
+    """What a cutoff is learnt within: all else pooled. Simulated times are never pooled with measured ones."""
 
     workload: str
     epochs: int
     batch_size: int
+    clock: str = SYSTEM
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ def fit_windows(results: Results) -> tuple[dict[Group, dict[str, Windows]], list
     comms_s = _communication(rows(spans[spans["name"].isin(COMMUNICATION)]))
     found: defaultdict[Group, defaultdict[str, list[FitWindow]]] = defaultdict(lambda: defaultdict(list))
     left_out: Counter[str] = Counter()
+    simulated: set[tuple[object, ...]] = set()
     for span in rows(spans[spans["name"] == "fit"]):
         task = tasks.get((span["run_id"], span["task"]))
         if task is None:
@@ -107,8 +109,15 @@ def fit_windows(results: Results) -> tuple[dict[Group, dict[str, Windows]], list
         if problem := _unusable(span):
             left_out[problem] += 1
             continue
-        window = FitWindow(span["duration_s"], comms_s.get(_call(span)), _step_ends(span))
-        found[Group(task["workload"], task["epochs"], task["batch_size"])][span["processor"]].append(window)
+        group = Group(task["workload"], task["epochs"], task["batch_size"], task["clock"])
+        drawn = (group, task["seed"], span["device"], span["round"], span["duration_s"])
+        if group.clock == SIMULATED and drawn in simulated:
+            left_out["a simulation has repeated itself"] += 1
+            continue
+        simulated.add(drawn)
+        found[group][span["processor"]].append(
+            FitWindow(span["duration_s"], comms_s.get(_call(span)), _step_ends(span))
+        )
     grouped = {
         group: {processor: Windows(processor, tuple(windows)) for processor, windows in sorted(by.items())}
         for group, by in sorted(found.items())

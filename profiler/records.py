@@ -85,7 +85,7 @@ KINDS: dict[str, tuple[Column, ...]] = {
         _c("cutoffs", "json", "", "processor label -> {tau_s, kind}; absent or empty means no cutoff"),
         _c("workload_options", "json", "", "options of the workload"),
         _c("simulation", "json", "", "costs_of and steps_per_epoch of simulated devices; empty for real ones"),
-        _c("training", "bool", "", "false where time and energy alone are simulated; absent means true"),
+        _c("training", "bool", "", "false: cost only, nothing is trained and no accuracy known; absent means true"),
     ),
     "task_started": (*_TASK, *_WALL, _c("from_round", "int", "1", "first round of this attempt", True)),
     "span": (

@@ -1,7 +1,7 @@
 """Accuracy against time and against energy, with their fronts and knees.
 
-Filled marks are measured energies, hollow ones estimated, crosses simulated; colours are safe for colour-blind eyes
-and the marks differ in grey print too.
+Filled marks are measured energies, hollow ones estimated; crosses are simulated, the time of a simulated run like its
+energy. Colours are safe for colour-blind eyes and the marks differ in grey print too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     from analysis.configurations import Point
     from analysis.pareto import Analysis, Front
 
-_RC: dict[Any, Any] = {"svg.hashsalt": "fedmeter", "svg.fonttype": "none", "font.size": 9.0, "axes.titlesize": 10.0}
+_RC: dict[Any, Any] = {
+    "svg.hashsalt": "fedmeter",
+    "svg.fonttype": "none",
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "text.parse_math": False,  # a $ in a label is a $
+}
 _DPI = 130
 _AXES = {"time_s": ("time", "s", 60.0, "min"), "energy_j": ("energy", "J", 1000.0, "kJ")}
 # Offsets that labels try in turn, in points: right below first, since a front rises to the right.
@@ -76,7 +82,12 @@ def _title(analysis: Analysis) -> str:
     workloads = ", ".join(sorted({point.workload for point in analysis.points}))
     kinds = sorted({point.provenance.value for point in analysis.points if point.energy_j is not None})
     bars = "bars: uncertainty of energy (k = 2), else sd of replicates"
-    return f"{workloads}: {analysis.energy} energy, {' and '.join(kinds) or 'missing'}; {bars}"
+    return f"{workloads}: {_time_title(analysis)}{analysis.energy} energy, {' and '.join(kinds) or 'missing'}; {bars}"
+
+
+def _time_title(analysis: Analysis) -> str:
+    kinds = sorted({point.time_provenance for point in analysis.points})
+    return "" if kinds == ["measured"] else f"{' and '.join(kinds)} time; "
 
 
 def _panel(axes: Any, analysis: Analysis, cost: str) -> None:
@@ -84,7 +95,8 @@ def _panel(axes: Any, analysis: Analysis, cost: str) -> None:
     front = next((front for front in analysis.pairs if front.objectives[1] == cost), None)
     scale = _scale(shown, cost)
     axes.set_title(f"accuracy against {scale.name}")
-    axes.set_xlabel(f"{scale.name} of all rounds ({scale.unit})")
+    simulated = bool(shown) and all(_kind(point, cost) is Provenance.SIMULATED for point in shown)
+    axes.set_xlabel(f"{'simulated ' if simulated else ''}{scale.name} of all rounds ({scale.unit})")
     axes.set_ylabel("accuracy of the last round (fraction)")
     if not shown or front is None:
         why = "not among the objectives" if front is None else f"no configuration has both accuracy and {scale.name}"
@@ -144,6 +156,15 @@ def _style(provenance: Provenance, *, on_front: bool) -> dict[str, Any]:
     return style | {"marker": shape, "markerfacecolor": "white" if hollow else colour}
 
 
+def _kind(point: Point, cost: str) -> Provenance:
+    """What a point is marked as: its energy's kind, unless its time is simulated. An energy alone marks no time so."""
+    if point.time_provenance == "simulated":
+        return Provenance.SIMULATED
+    if cost == "time_s" and point.provenance is Provenance.SIMULATED:
+        return Provenance.COUNTER
+    return point.provenance
+
+
 def _draw_point(axes: Any, point: Point, scale: _Scale, cost: str, *, on_front: bool) -> None:
     spread = point.time_sd_s if cost == "time_s" else point.energy_err_j
     axes.errorbar(
@@ -154,7 +175,7 @@ def _draw_point(axes: Any, point: Point, scale: _Scale, cost: str, *, on_front: 
         elinewidth=0.9,
         capsize=2,
         zorder=3,
-        **_style(point.provenance, on_front=on_front),
+        **_style(_kind(point, cost), on_front=on_front),
     )
 
 
@@ -170,6 +191,7 @@ def _annotate(axes: Any, analysis: Analysis, cost: str) -> None:
     for point, place in zip(shown, places, strict=True):
         note = axes.annotate(point.label, place, textcoords="offset points", xytext=_OFFSETS[0], fontsize=7.5, zorder=5)
         note.set_bbox(_HALO)
+        note.set_in_layout(False)  # or a long label would squeeze the panels when the figure is saved
         costs = []
         for offset in _OFFSETS:
             _move(note, offset)
@@ -203,7 +225,8 @@ _MEANINGS = (
 
 
 def _legend(analysis: Analysis) -> list[Line2D]:
-    kinds = {Provenance.COUNTER if p.provenance.is_measured else p.provenance for p in analysis.points}
+    drawn = [_kind(point, cost) for cost in _AXES for point in _shown(analysis, cost)]
+    kinds = {Provenance.COUNTER if kind.is_measured else kind for kind in drawn}
     present = [(kind, meaning) for kind, meaning in _MEANINGS if kind in kinds]
     entries = [
         Line2D([], [], label=f"on the front, {meaning}", **_style(kind, on_front=True)) for kind, meaning in present

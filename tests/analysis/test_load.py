@@ -93,6 +93,29 @@ def test_a_run_json_that_is_not_ours(tmp_path: Path, content: str, says: str) ->
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize(("clock", "loaded"), [(None, "system"), ("system", "system"), ("simulated", "simulated")])
+def test_each_task_says_by_what_clock_it_ran(tmp_path: Path, clock: str | None, loaded: str) -> None:
+    RunFolder(tmp_path, clock=clock).write([Task("t1")])
+    assert load([tmp_path]).tasks["clock"].tolist() == [loaded]
+    [path] = [path for path in write_tables(load([tmp_path])) if path.name == "tasks.parquet"]
+    assert pq.read_table(path).column("clock").to_pylist() == [loaded]
+
+
+@pytest.mark.parametrize("clock", ["sundial", None, ["simulated"]])
+def test_an_unknown_clock_is_refused(tmp_path: Path, clock: object) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write([Task("t1")])
+    folder.write_json("run.json", folder.run_json(1) | {"clock": clock})
+    with pytest.raises(ResultsError, match=r"run\.json: clock .* is unknown"):
+        load([tmp_path])
+
+
+@pytest.mark.parametrize(("training", "loaded"), [(None, True), (True, True), (False, False)])
+def test_a_task_trains_unless_it_says_otherwise(tmp_path: Path, training: bool | None, loaded: bool) -> None:
+    RunFolder(tmp_path).write([Task("t1", training=training)])
+    assert load([tmp_path]).tasks["training"].tolist() == [loaded]
+
+
 def test_a_torn_last_line_is_a_warning(tmp_path: Path) -> None:
     folder = a_run(tmp_path)
     with folder.records.open("ab") as file:

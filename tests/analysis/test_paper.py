@@ -8,19 +8,12 @@ from pathlib import Path
 import pytest
 
 from analysis import cutoff, pareto
-from analysis.load import load, rows
 from analysis.pareto import Analysis, analyse
-from analysis.runs import runs_table
-from profiler.records import Row
 from tests.fixtures import paper_tables
-from tests.fixtures.paper_tables import CPU, GPU
+from tests.fixtures.paper_tables import CPU, GPU, runs
 
 MIN_S, KJ = 60.0, 1000.0
 TIME = ("accuracy", "time_s")
-
-
-def runs(folder: Path) -> list[Row]:
-    return rows(runs_table(load([folder])))
 
 
 def front_epochs(analysis: Analysis) -> list[int]:

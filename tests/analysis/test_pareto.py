@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import analysis
-from analysis import tables
+from analysis import pareto_table
 from analysis.configurations import EnergyKind
 from analysis.load import load, rows
 from analysis.pareto import Analysis, analyse, figure, main
@@ -96,8 +96,8 @@ def test_energy_is_chosen_and_said(tmp_path: Path, energy: EnergyKind, joules: f
     RunFolder(tmp_path).write(demo_tasks())
     found = analyse(rows(runs_table(load([tmp_path]))), energy=energy)
     assert found.points[1].energy_j == pytest.approx(joules)
-    assert tables.document(found)["energy"] == energy
-    assert f"Energy is {energy}" in tables.text(found)
+    assert pareto_table.document(found)["energy"] == energy
+    assert f"Energy is {energy}" in pareto_table.text(found)
 
 
 def test_where_filters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +140,10 @@ def test_mixed_provenance_is_said(tmp_path: Path) -> None:
     found = analysed(tmp_path, [Task("a"), Task("b", epochs=5, provenance="estimated")])
     assert any("MIXED PROVENANCE" in note and "estimated" in note for note in found.notes)
     same = analysed(tmp_path / "same", [Task("a", provenance="estimated")])
-    assert same.notes == ("All energies are estimated by a model of this machine, not measured.",)
+    assert same.notes == (
+        "All times are measured.",
+        "All energies are estimated by a model of this machine, not measured.",
+    )
 
 
 def test_mixed_scope_is_said(tmp_path: Path) -> None:

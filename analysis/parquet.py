@@ -1,0 +1,60 @@
+"""Tables of records as Parquet, with units and descriptions as field metadata, and the columns that loading adds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from profiler.records import KINDS, Column, Row, arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_NET = (
+    Column("energy_net_j", "float", "J", "energy_j less idle power, the mean of before and after, times idle_s"),
+    Column("energy_net_err_j", "float", "J", "expanded uncertainty of energy_net_j, k = 2"),
+)
+DERIVED_COLUMNS: Mapping[str, tuple[Column, ...]] = {
+    "task": (
+        Column("finished", "bool", "", "completed, with every round on record"),
+        Column("n_recorded_rounds", "int", "1", "rounds on record, whatever the attempt"),
+        Column("clock", "str", "", "of the run: system, whose times are measured, or simulated"),
+    ),
+    "span": _NET,
+    "round": _NET,
+    "failure": (),
+}
+"""What loading adds to the columns of a kind."""
+
+
+def parquet(kind: str, records: Sequence[Row]) -> bytes:
+    """Records as a Parquet file with the full, explicit schema of their kind; JSON values become text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _table_schema(kind)
+    json_columns = {column.name for column in KINDS[kind] if column.type == "json"}
+    flat = [
+        {
+            name: json.dumps(value) if name in json_columns and value is not None else value
+            for name, value in row.items()
+        }
+        for row in records
+    ]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(flat, schema=schema), sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _table_schema(kind: str) -> pa.Schema:
+    import pyarrow as pa
+
+    schema = arrow_schema(kind)
+    types = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "str": pa.string()}
+    derived = [
+        pa.field(column.name, types[column.type], metadata={"unit": column.unit, "description": column.description})
+        for column in DERIVED_COLUMNS[kind]
+    ]
+    run_id = pa.field("run_id", pa.string(), metadata={"unit": "", "description": "id of the run"})
+    return pa.schema([run_id, *schema, *derived], metadata=schema.metadata)
