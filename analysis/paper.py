@@ -21,7 +21,7 @@ from analysis.configurations import (
     why_missing,
     without_repeats,
 )
-from analysis.paper_forms import FORMS, Form, Key
+from analysis.paper_forms import FORMS, NO_CUTOFF, Form, Key
 from analysis.stats import Interval, mean, mean_interval
 from analysis.where import refuse_mixed_workloads, values
 from analysis.words import TIME_PROVENANCE
@@ -92,6 +92,10 @@ class TableRow:
         return weakest(kind for kind in known if kind is not Provenance.MISSING)
 
     @property
+    def is_uncut(self) -> bool:
+        return self.key[-1] == NO_CUTOFF
+
+    @property
     def rounds(self) -> tuple[int, ...]:
         return tuple(sorted({run["n_rounds"] for run in self.runs}))
 
@@ -124,16 +128,19 @@ class Comparison:
         """The paper's, to which ours are scaled."""
         return _rounds(self.lines)
 
-    def to_fastest(self, row: TableRow) -> float | None:
-        """Our time of a row over that of our fastest row that the paper has, too; of all, where it has none."""
+    def to_reference(self, row: TableRow) -> float | None:
+        """Our time of a row over that of the reference: the fastest without a cutoff, of those the paper has if any."""
         timed = [(other, other.time_s.ours.mean) for other in self.rows if other.time_s.ours is not None]
-        times_s = [time_s for other, time_s in timed if other.in_paper] or [time_s for _, time_s in timed]
-        return None if row.time_s.ours is None else row.time_s.ours.mean / min(times_s)
+        for kind in (lambda r: r.in_paper and r.is_uncut, lambda r: r.is_uncut, lambda r: True):
+            times_s = [time_s for other, time_s in timed if kind(other)]
+            if times_s and row.time_s.ours is not None:
+                return row.time_s.ours.mean / min(times_s)
+        return None
 
-    def paper_to_fastest(self, row: TableRow) -> float | None:
+    def paper_to_reference(self, row: TableRow) -> float | None:
         """The same of the paper."""
-        times_s = [other.time_s.paper for other in self.rows if other.time_s.paper is not None]
-        return None if row.time_s.paper is None else row.time_s.paper / min(times_s)
+        times_s = [other.time_s.paper for other in self.rows if other.is_uncut and other.time_s.paper is not None]
+        return row.time_s.paper / min(times_s) if times_s and row.time_s.paper is not None else None
 
 
 def compare(runs: Sequence[Row], like: str, energy: EnergyKind | None = None) -> Comparison:

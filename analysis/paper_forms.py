@@ -12,6 +12,7 @@ from profiler.published import Published
 from profiler.records import Row
 
 MIN_S, KJ = 60.0, 1000.0
+NO_CUTOFF = "none"
 
 Key = tuple[str, ...]
 """What tells the rows of a table apart, as it is shown: `("5",)`, `("CPU", "1.99")`."""
@@ -47,7 +48,7 @@ def _clients_key(run: Row, lines: Sequence[Published]) -> Key:
 
 
 def _paper_cutoff_key(line: Published) -> Key:
-    return line.processor, f"{line.tau_s / MIN_S:.2f}" if line.tau_s else "none"
+    return line.processor, f"{line.tau_s / MIN_S:.2f}" if line.tau_s else NO_CUTOFF
 
 
 def _cutoff_key(run: Row, lines: Sequence[Published]) -> Key:
@@ -58,7 +59,7 @@ def _cutoff_key(run: Row, lines: Sequence[Published]) -> Key:
     if len(run["processors"]) != 1:
         return printable("+".join(sorted(run["processors"]))), cutoff_text(run["cutoffs"])
     (label,) = run["processors"]
-    cutoff = run["cutoffs"].get(label, {"tau_s": 0.0, "kind": "none"})
+    cutoff = run["cutoffs"].get(label, {"tau_s": 0.0, "kind": NO_CUTOFF})
     kinds = {"gpu", "cpu"} & set(re.split(r"[^a-z0-9]+", label.lower()))
     for line in lines:
         if kinds == {line.processor.lower()} and _is_same_cutoff(cutoff, line, lines):
@@ -81,7 +82,7 @@ def _parity_line(lines: Sequence[Published]) -> Published:
 
 def _tau_text(cutoff: Row) -> str:
     if not cutoff["tau_s"]:
-        return "none"
+        return NO_CUTOFF
     return str(cutoff["kind"]) if cutoff["kind"] in DERIVED_KINDS else f"{cutoff['tau_s'] / MIN_S:.4g}"
 
 

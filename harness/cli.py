@@ -12,7 +12,8 @@ _VERBS = {
     "run": ("harness.run", "run an experiment over a fleet"),
     "pareto": ("analysis.pareto", "accuracy/time/energy fronts of results"),
     "cutoff": ("analysis.cutoff", "a cutoff for each processor"),
-    "tables": ("analysis.load", "write results as Parquet tables"),
+    "tables": ("analysis.tables", "results in the form of the paper's tables, beside its figures"),
+    "load": ("analysis.load", "write results as Parquet tables"),
     "profiler": ("profiler.__main__", "sensors of this machine"),
 }
 
