@@ -14,10 +14,9 @@ import torch
 from torch import nn
 
 from fl.messages import Array
-from fl.partition import held_out
 from fl.workload import Defaults
 from fl.workloads.options import whole_number
-from fl.workloads.training import Data, Examples, TorchWorkload
+from fl.workloads.training import Data, Examples, TorchWorkload, hold_out
 from profiler.errors import PreconditionError, UsageError
 
 CLASSES = 10
@@ -51,10 +50,7 @@ class Digits(TorchWorkload):
         table = _table()
         labels = table[:, 64].astype(np.int64)
         images = (table[:, :64] / 16).astype(np.float32).reshape(-1, 1, 8, 8)
-        everything = Examples(torch.from_numpy(images), torch.from_numpy(labels))
-        is_test = held_out(labels)
-        train, test = (np.flatnonzero(chosen) for chosen in (~is_test, is_test))
-        return Data(everything.at(torch.from_numpy(train)), everything.at(torch.from_numpy(test)))
+        return hold_out(Examples(torch.from_numpy(images), torch.from_numpy(labels)))
 
 
 def _table() -> Array:

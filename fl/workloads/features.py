@@ -29,15 +29,18 @@ def mobilenet_features(paths: Sequence[Path], size: int, weights: Path, cache: P
     weights that do not fit.
     """
     return cached(
-        cache / f"mobilenetv2-{content_hash(paths, size, weights)}.npy",
+        cache / f"mobilenetv2-{content_hash(paths, size, weights, device)}.npy",
         (len(paths), FEATURES),
         lambda: compute(paths, size, weights, device),
     )
 
 
-def content_hash(paths: Sequence[Path], size: int, weights: Path) -> str:
-    """Of the bytes of images and weights and of the image size; not of names. Raises DataError."""
-    digest = hashlib.sha256(_FORMAT + size.to_bytes(4, "big"))
+def content_hash(paths: Sequence[Path], size: int, weights: Path, device: str) -> str:
+    """Of the bytes of images and weights, of image size and device, which round differently; not of names.
+
+    Raises DataError.
+    """
+    digest = hashlib.sha256(_FORMAT + f" {size} {device}".encode())
     for path in (weights, *paths):
         digest.update(hashlib.sha256(read_bytes(path)).digest())
     return digest.hexdigest()[:32]

@@ -6,18 +6,18 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from fl.datasets import data_root, mobilenetv2
 from fl.datasets.images import ImageFolder, scan
-from fl.partition import held_out
 from fl.workload import Defaults
 from fl.workloads.features import mobilenet_features
 from fl.workloads.mobilenetv2 import FEATURES
 from fl.workloads.options import text, whole_number
 from fl.workloads.runtime import choose_runtime
-from fl.workloads.training import Data, Examples, TorchWorkload
+from fl.workloads.training import Data, Examples, TorchWorkload, hold_out
 from profiler.errors import DataError
 
 _HIDDEN = 256
@@ -51,14 +51,10 @@ class Office31MobileNetV2(TorchWorkload):
 
     def data(self) -> Data:
         images = self._images
-        everything = Examples(torch.from_numpy(self._features()), torch.from_numpy(images.labels))
-        is_test = _held_out(images)
-        if not 0 < is_test.sum() < len(is_test):
-            raise DataError(f"{self._path}: too few images of each class to hold a fifth out.")
-        train, test = (everything.at(torch.from_numpy(np.flatnonzero(chosen))) for chosen in (~is_test, is_test))
-        return Data(train, test, None if images.domains is None else images.domains[~is_test])
+        examples = Examples(torch.from_numpy(self._features()), torch.from_numpy(images.labels))
+        return hold_out(examples, _strata(images), images.domains)
 
-    def _features(self) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    def _features(self) -> npt.NDArray[np.float32]:
         root = data_root()
         weights = mobilenetv2.find(root) if self._weights is None else root / Path(self._weights).expanduser()
         return mobilenet_features(self._images.paths, self._image_size, weights, root / "features", self.runtime.device)
@@ -77,9 +73,9 @@ class Office31MobileNetV2(TorchWorkload):
         return scan(self._path)
 
 
-def _held_out(images: ImageFolder) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Stratified by class within each domain."""
-    domains = (
-        np.zeros_like(images.labels) if images.domains is None else np.unique(images.domains, return_inverse=True)[1]
-    )
-    return held_out(domains * len(images.classes) + images.labels)
+def _strata(images: ImageFolder) -> npt.NDArray[np.int64]:
+    """int64[n]: another number for each class in each domain."""
+    if images.domains is None:
+        return images.labels
+    _, domains = np.unique(images.domains, return_inverse=True)
+    return domains * len(images.classes) + images.labels

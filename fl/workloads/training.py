@@ -18,13 +18,13 @@ import torch
 from torch import nn
 
 from fl.messages import Array, Config, Scalar
-from fl.partition import partition
+from fl.partition import held_out, partition
 from fl.steps import steps
 from fl.workload import Defaults, NumPyClient, Partition
 from fl.workloads.model import build, get_arrays, initial_arrays, loss_and_accuracy, set_arrays
 from fl.workloads.options import at_least_one, number
 from fl.workloads.runtime import Runtime
-from profiler.errors import UsageError
+from profiler.errors import DataError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,20 @@ class Data:
     train: Source
     test: Source
     domains: npt.NDArray[np.str_] | None = None
+
+
+def hold_out(
+    examples: Examples, strata: npt.NDArray[np.int64] | None = None, domains: npt.NDArray[np.str_] | None = None
+) -> Data:
+    """A fifth of each stratum held out, of each class where no strata are given; the same in every run.
+
+    Raises DataError where that leaves nothing on one side.
+    """
+    is_test = held_out(examples.labels.numpy() if strata is None else strata)
+    train, test = (examples.at(torch.from_numpy(np.flatnonzero(chosen))) for chosen in (~is_test, is_test))
+    if not len(train) or not len(test):
+        raise DataError(f"{len(examples)} examples are too few to hold a fifth of each class out.")
+    return Data(train, test, None if domains is None else domains[~is_test])
 
 
 class TorchWorkload(ABC):

@@ -15,15 +15,18 @@ from fl.steps import StepControl
 from fl.workload import ENTRY_POINT_GROUP, NumPyClient, Option, Partition, Workload, load_workload
 from profiler.clock import FakeClock
 from profiler.errors import FedmeterError
+from profiler.spec import tomllib
 from tests.fixtures.data import made_cifar10, write_cifar10, write_mobilenetv2, write_office31
+from tests.fixtures.documented import code_blocks, install
 from tests.fixtures.threads import one_thread
 
 PARTITION = Partition("iid", 12, seed=1)
 
 
-# Small models, on a CPU whose results are the same every time; their data are made.
+# Small models, on a CPU whose results are the same every time; their data are made. `tumours` is that of the docs.
 OPTIONS: dict[str, dict[str, Option]] = {
     "cifar10-resnet18": {"width": 4, "device": "cpu", "precision": "float32"},
+    "tumours": {},
     "office31-mobilenetv2": {"image_size": 64, "device": "cpu", "weights": "made.pth"},
 }
 
@@ -34,12 +37,25 @@ def data_sets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     write_cifar10(root, made_cifar10(n_train=2400))
     write_office31(root / "office31", per_class=40)
     write_mobilenetv2(root / "made.pth")
+    install(root, "tumours", *documented_workload())
     with one_thread(), pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(root)
         patch.setenv(ROOT_VARIABLE, str(root))
         yield
 
 
-@pytest.fixture(scope="module", params=sorted(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)))
+def documented_workload() -> tuple[str, str]:
+    """The module of docs/workloads.md, and its entry point as an installed package has it."""
+    [module] = [block for block in code_blocks("workloads.md") if block.startswith("# tumours.py")]
+    [toml] = [block for block in code_blocks("workloads.md") if block.startswith("[project.entry-points")]
+    [(group, points)] = tomllib.loads(toml)["project"]["entry-points"].items()
+    return module, "\n".join([f"[{group}]", *(f"{name} = {target}" for name, target in points.items())])
+
+
+BUILT_IN = {entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+@pytest.fixture(scope="module", params=sorted(BUILT_IN | set(OPTIONS)))
 def workload(request: pytest.FixtureRequest) -> Workload:
     return load_workload(request.param, **OPTIONS.get(request.param, {}))
 

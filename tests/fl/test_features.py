@@ -118,14 +118,15 @@ def test_the_hash_is_of_contents(tmp_path: Path) -> None:
         return path
 
     one, two, weights = file("one.jpg", b"1"), file("two.jpg", b"2"), file("weights.pth", b"w")
-    base = content_hash([one, two], 160, weights)
-    assert content_hash([file("renamed.jpg", b"1"), two], 160, file("moved.pth", b"w")) == base
+    base = content_hash([one, two], 160, weights, "cpu")
+    assert content_hash([file("renamed.jpg", b"1"), two], 160, file("moved.pth", b"w"), "cpu") == base
     others = [
-        content_hash([two, one], 160, weights),
-        content_hash([one], 160, weights),
-        content_hash([one, file("changed.jpg", b"3")], 160, weights),
-        content_hash([one, two], 128, weights),
-        content_hash([one, two], 160, file("other.pth", b"v")),
-        content_hash([file("joined.jpg", b"12")], 160, weights),
+        content_hash([two, one], 160, weights, "cpu"),
+        content_hash([one], 160, weights, "cpu"),
+        content_hash([one, file("changed.jpg", b"3")], 160, weights, "cpu"),
+        content_hash([one, two], 160, weights, "cuda"),
+        content_hash([one, two], 128, weights, "cpu"),
+        content_hash([one, two], 160, file("other.pth", b"v"), "cpu"),
+        content_hash([file("joined.jpg", b"12")], 160, weights, "cpu"),
     ]
     assert len({base, *others}) == 1 + len(others)

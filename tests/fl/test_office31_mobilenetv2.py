@@ -219,7 +219,7 @@ def test_a_broken_image_stops_it_and_is_named(root: Path, weights: Path) -> None
 
 def test_too_few_images_to_hold_any_out(root: Path, weights: Path) -> None:
     write_images(root / "few", per_class=2)
-    with pytest.raises(DataError, match="too few images of each class"):
+    with pytest.raises(DataError, match="6 examples are too few"):
         small(weights, folder="few").data()
 
 

@@ -9,18 +9,16 @@ import pytest
 from fl.plugins import load_plugin
 from fl.strategy import load_strategy
 from profiler.errors import PreconditionError, UsageError
+from tests.fixtures.documented import install
 
 
 @pytest.fixture
 def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    info = tmp_path / "foreign-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[fedmeter.strategies]\nmine = foreign_strategies:Mine\nbroken = foreign_strategies_gone:Mine\n"
-    )
-    (tmp_path / "foreign_strategies.py").write_text(
-        "from fl.strategies.fedavg import FedAvg\n\nclass Mine(FedAvg):\n    name = 'mine'\n"
+    install(
+        tmp_path,
+        "foreign_strategies",
+        "from fl.strategies.fedavg import FedAvg\n\nclass Mine(FedAvg):\n    name = 'mine'\n",
+        "[fedmeter.strategies]\nmine = foreign_strategies:Mine\nbroken = foreign_strategies_gone:Mine\n",
     )
     monkeypatch.syspath_prepend(tmp_path)
 
