@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +11,10 @@ from hypothesis import strategies as st
 
 from fl.client import main
 from fl.datasets import ROOT_VARIABLE
-from fl.messages import FitIns, FitRes, Parameters
-from fl.server import Server
-from fl.workload import Option, Workload, load_workload, parse_option
+from fl.workload import Option, load_workload, parse_option
 from profiler.errors import UsageError
 from tests.fixtures.data import made_cifar10, write_cifar10
+from tests.fl.command_line import fit_of_a_process
 
 
 @pytest.mark.parametrize(
@@ -65,33 +61,11 @@ def test_a_wrong_option_of_a_command_line_ends_it(caplog: pytest.LogCaptureFixtu
     assert "KEY=VALUE" in caplog.text
 
 
-async def a_clients_update(workload: Workload, *options: str) -> FitRes:
-    """One fit of a client in a process of its own, started from a command line."""
-    async with Server() as server:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "fl.client", "--server", f"127.0.0.1:{server.port}", "--device", "pi-1"),
-            *("--workload", workload.name, "--meter", "none"),
-            *(word for option in options for word in ("--workload-option", option)),
-            cwd=Path(__file__).parents[2],
-            stderr=subprocess.PIPE,
-        )
-        try:
-            await server.wait_for({"pi-1"}, 60.0)
-            start = Parameters(tuple(workload.initial_parameters(0)))
-            answer = await server.proxies()[0].fit(FitIns(start, {"batch_size": 50}), 60.0)
-            await server.farewell()
-            _, log = await asyncio.wait_for(process.communicate(), 20.0)
-            assert process.returncode == 0, log
-        finally:
-            if process.returncode is None:
-                process.kill()
-        return answer.result
-
-
 @pytest.mark.serial
 def test_a_client_of_a_command_line_trains_the_model_of_its_options() -> None:
-    update = asyncio.run(a_clients_update(load_workload("digits", hidden=5), "hidden=5"))
-    assert [array.shape for array in update.parameters.arrays] == [(5, 64), (5,), (10, 5), (10,)]
+    words = ("--meter", "none", "--workload-option", "hidden=5")
+    answer, _ = fit_of_a_process(load_workload("digits", hidden=5), {}, *words)
+    assert [array.shape for array in answer.result.parameters.arrays] == [(5, 64), (5,), (10, 5), (10,)]
 
 
 @pytest.mark.serial
@@ -101,7 +75,8 @@ def test_counters_and_running_statistics_travel_over_a_connection(
     write_cifar10(tmp_path, made_cifar10(n_train=200, n_test=20))
     monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))  # the client's process inherits it
     workload = load_workload("cifar10-resnet18", width=2, device="cpu")
-    update = asyncio.run(a_clients_update(workload, "width=2", "device=cpu"))
-    arrays = update.parameters.arrays
+    words = ("--meter", "none", "--workload-option", "width=2", "--workload-option", "device=cpu")
+    answer, _ = fit_of_a_process(workload, {"batch_size": 50}, *words)
+    arrays = answer.result.parameters.arrays
     assert [int(array) for array in arrays if array.dtype == np.int64] == [4] * 20
     assert np.isfinite(workload.evaluate(list(arrays))[0])
