@@ -19,6 +19,7 @@ from tests.bench.metering import footprint, sampling, slowdown
 from tests.bench.peers import peers
 from tests.bench.simulation import simulation
 from tests.bench.speed import decoding, folding, fronts, importing
+from tests.bench.training import training
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
     bench.__name__: bench
@@ -32,6 +33,7 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
         decoding,
         fronts,
         simulation,
+        training,
         flower,
         flower_100,
     )
