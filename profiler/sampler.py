@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
+from profiler.accumulate import RailAccumulator
 from profiler.clock import Clock, SystemClock
 from profiler.errors import SensorError
-from profiler.integrate import GAP_PERIODS, RailAccumulator, between, total
+from profiler.integrate import GAP_PERIODS, between, total
 from profiler.quantities import EnergyReading
 from profiler.sensor import Available, Explains, Sensor
 
