@@ -26,9 +26,11 @@ Samples = list[tuple[int, float | None]]
 Step = tuple[Tally, str]  # and what happened in it
 
 # One of each: read twice at once, in time, late, and after a gap. Values fail, repeat themselves, and are no numbers.
-gaps_ns = st.one_of(st.just(0), st.integers(1 * MS, 300 * MS), st.integers(301 * MS, 3_000 * MS))
+prompt_ns = st.integers(1 * MS, 300 * MS)
+gaps_ns = st.one_of(st.just(0), prompt_ns, prompt_ns, prompt_ns, st.integers(301 * MS, 3_000 * MS))
 failures = st.sampled_from([None, math.nan, math.inf])
-watts = st.one_of(st.just(10.0), st.floats(0, 200), failures)
+levels_w = st.sampled_from([5.0, 10.0])
+watts = st.one_of(levels_w, levels_w, st.floats(0, 200), failures)
 rises_j = st.one_of(st.just(0.0), st.floats(0, 20), failures)
 resets_j = st.one_of(st.none(), st.none(), st.none(), st.floats(0, WRAP_J))
 
