@@ -175,6 +175,10 @@ class CallingProxy:
         """Why this client is gone; None while it is connected."""
         return self._transport.lost
 
+    def identify(self, info: ClientInfo) -> None:
+        """It is known now whose connection this is."""
+        self._info = info
+
     def describe(self, properties: Mapping[str, object]) -> None:
         """Add what the client told of itself to its info; `fedmeter.tensors` is how its tensors are encoded."""
         self._info = replace(self._info, properties={**self._info.properties, **properties})
@@ -197,6 +201,12 @@ class CallingProxy:
         """Until no call is going on any more, but not longer than this."""
         if self._exchange is not None:
             await asyncio.wait({self._exchange}, timeout=timeout_s)
+
+    async def forgo(self) -> None:
+        """Wait no longer for an answer that is owed: the client may not know the question, and yet know others."""
+        if self._exchange is not None:
+            self._exchange.cancel()
+            await asyncio.wait({self._exchange})
 
     async def farewell(self, seconds: int, deadline_s: float | None) -> None:
         """Tell the client to leave, for good (0) or for some seconds, and await its goodbye. Raises ClientFailure."""

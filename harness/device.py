@@ -15,7 +15,7 @@ class DeviceSpec:
 
     `tensors` says how its client encodes them: `npy`, or Android's raw `float32`.
     `shard` is the device's place in the fleet: it trains on that shard of the data. A `foreign` device runs somebody
-    else's client, which nobody here starts and which tells neither its name nor a token.
+    else's client, which nobody here starts and which proves nothing; it may tell its name.
     """
 
     id: str

@@ -72,6 +72,7 @@ def access(spec: RunSpec) -> Access:
         devices=frozenset(device.id for device in spec.devices if not device.foreign),
         foreign=foreign,
         foreign_address=fleet.foreign_address if foreign else None,
+        asks_names=fleet.asks_names,
         insecure=fleet.insecure,
     )
     allowed.check_addresses(fleet.address)

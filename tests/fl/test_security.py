@@ -271,7 +271,7 @@ def test_a_token_goes_in_plain_text_only_to_this_machine() -> None:
 
 
 def _told(port: int, device: str | None, security: ClientSecurity, host: str = "127.0.0.1") -> grpc.StatusCode | None:
-    """What a caller is told; None where it is asked the first question. Over TLS, with what it can show."""
+    """What a caller is told; None where ours is asked the first question. Over TLS, with what it can show."""
     credentials = grpc.ssl_channel_credentials(security.root_certificates, security.key, security.certificate)
     metadata = [(DEVICE_KEY, device)] if device else []
     if security.token is not None:
@@ -281,6 +281,9 @@ def _told(port: int, device: str | None, security: ClientSecurity, host: str = "
         call = channel.stream_stream(JOIN)(iter(open_end.get, None), metadata=metadata, timeout=20.0)
         try:
             next(call)
+            if device is None:
+                open_end.put(codec.encode_reply(GetPropertiesRes({})))
+                next(call)
         except grpc.RpcError as error:
             return error.code()
         finally:
@@ -438,7 +441,7 @@ def test_a_stream_whose_device_came_back_on_another_is_ended(raw_clients: list[R
 
 def test_a_reply_that_trickles_stalls_nobody_and_is_cut_off(raw_clients: list[RawClient]) -> None:
     async def test() -> None:
-        async with Server(limits=Limits(late_reply_s=0.6)) as server:
+        async with Server(limits=Limits(late_reply_s=0.6), access=Access(asks_names=False)) as server:
             slow = BareClient(server.port)
             await server.wait_for(1, 5.0)
             [proxy] = server.proxies()
@@ -465,6 +468,7 @@ def test_a_late_reply_that_comes_in_time_costs_nothing_more(raw_clients: list[Ra
         async with Server(limits=Limits(late_reply_s=0.4)) as server:
             client = RawClient(server.port)
             raw_clients.append(client)
+            await answer_probes(client, n=1)
             await server.wait_for(1, 5.0)
             [proxy] = server.proxies()
             with pytest.raises(ClientFailure, match="no answer within"):
@@ -526,6 +530,8 @@ def test_more_clients_than_there_are_places_are_refused_and_may_come_when_one_is
     async def test() -> None:
         async with Server(limits=Limits(clients=2)) as server:
             raw_clients.extend(RawClient(server.port) for _ in range(2))
+            for client in raw_clients:
+                await answer_probes(client, n=1)
             await server.wait_for(2, 5.0)
             raw_clients.append(RawClient(server.port))
             code, _ = await raw_clients[2].refused()
@@ -555,7 +561,7 @@ def test_giant_metadata_is_refused_before_it_is_a_client(raw_clients: list[RawCl
 
 def test_unasked_messages_end_the_stream_that_sends_them_and_no_other(raw_clients: list[RawClient]) -> None:
     async def test() -> None:
-        async with Server() as server:
+        async with Server(access=Access(asks_names=False)) as server:
             flood = RawClient(server.port)
             raw_clients.append(flood)
             for _ in range(1_000):
@@ -572,6 +578,7 @@ def test_two_answers_to_one_question_end_the_stream(raw_clients: list[RawClient]
         async with Server() as server:
             client = RawClient(server.port)
             raw_clients.append(client)
+            await answer_probes(client, n=1)
             await server.wait_for(1, 5.0)
             call = asyncio.ensure_future(server.proxies()[0].fit(FitIns(START), 5.0))
             await client.receive()
@@ -630,6 +637,7 @@ def test_long_strings_cost_the_call(raw_clients: list[RawClient]) -> None:
         async with Server() as server:
             client = RawClient(server.port)
             raw_clients.append(client)
+            await answer_probes(client, n=1)
             await server.wait_for(1, 5.0)
             [proxy] = server.proxies()
             for metrics in ({"x": "y" * 200_000}, {"x" * 2_000: 1}, {f"k{n}": n for n in range(10_001)}):
@@ -682,6 +690,7 @@ def test_measurements_of_late_replies_are_kept_in_bounds_and_the_loss_is_told(
         async with Server() as server:
             client = RawClient(server.port)
             raw_clients.append(client)
+            await answer_probes(client, n=1)
             await server.wait_for(1, 5.0)
             [proxy] = server.proxies()
             for _ in range(4):
