@@ -258,7 +258,17 @@ class CallingProxy:
             decode = partial(self._decode, ins if is_raw else None)
             reply, own, spans = await off_loop(n_bytes, decode, exchange.data)
         exchange = replace(exchange, data=b"")  # kept by the arrays that lie in it, and by them alone
-        return _Received(reply, own, self.receipts.fresh(self._info.device, spans), len(request), exchange, n_bytes)
+        return _Received(reply, own, self._new(spans, own), len(request), exchange, n_bytes)
+
+    def _new(self, spans: tuple[SpanRecord, ...], own: Config) -> tuple[SpanRecord, ...]:
+        """Those that have not come before and are of this server's time. Earlier ones are kept apart."""
+        info, received_ns = self._info, own.get(RECEIVED_KEY)
+        fresh = self.receipts.fresh(info.device, spans)
+        if not isinstance(received_ns, int):
+            return fresh
+        before, fresh = self.receipts.since(info.device, received_ns, fresh)
+        self.receipts.keep(Stray(info.device, info.processor, before, is_from_before=True))
+        return fresh
 
     def _finished(self, task: asyncio.Task[_Received]) -> None:
         self._exchange = None

@@ -2,12 +2,15 @@
 
 A client cannot know whether a reply arrived whose stream broke: it sends the reply's spans again with its next one.
 So `Receipts` remembers the span ids of each device's latest reply, across its connections, and lets each pass once.
+A server that begins anew is told what the one before it has written down. What the device measured before this server
+knew it belongs to no call of this server's, though it may be of a round of the same number.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from fl.proxy import CallTiming
@@ -22,10 +25,11 @@ _log = logging.getLogger("fl")
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """Spans that came with no accepted answer: with a late reply, or with a probe.
+    """Spans that came with no accepted answer: with a late reply, or with a probe; or that are from before.
 
-    Of a late reply `call` and `round` are those that it answers (`round` None where its config had none), `late_s` how
-    long after its deadline the whole reply was there, on the server's clock. The update itself is never kept.
+    `is_from_before`: measured before this server had asked the device anything. Of a late reply `call` and `round` are
+    those that it answers (`round` None where its config had none), `late_s` how long after its deadline the whole reply
+    was there, on the server's clock. The update itself is never kept.
     """
 
     device: str
@@ -35,13 +39,20 @@ class Stray:
     round: int | None = None
     timing: CallTiming | None = None
     late_s: float | None = None
+    is_from_before: bool = False
 
 
 class Receipts:
-    """One for all clients of a server. Bounded: the oldest go first, and are counted and logged."""
+    """One for all clients of a server. Bounded: the oldest go first, and are counted and logged.
 
-    def __init__(self, max_kept_spans: int = MAX_KEPT_SPANS) -> None:
-        self._latest: dict[str, frozenset[str]] = {}
+    `known` are the ids of the spans that each device sent to an earlier server; of the latest reply, or of more.
+    """
+
+    def __init__(
+        self, known: Mapping[str, Collection[str]] | None = None, *, max_kept_spans: int = MAX_KEPT_SPANS
+    ) -> None:
+        self._latest: dict[str, frozenset[str]] = {device: frozenset(ids) for device, ids in (known or {}).items()}
+        self._first_ns: dict[str, int] = {}  # when the first instruction of ours was there, on the device's clock
         self._strays: deque[Stray] = deque()
         self._n_spans = 0
         self._late_bytes: dict[str, int] = {}
@@ -59,6 +70,16 @@ class Receipts:
         if len(self._latest) > MAX_DEVICES:
             del self._latest[next(iter(self._latest))]
         return tuple(span for span_id, span in by_id.items() if span_id not in known)
+
+    def since(
+        self, device: str, received_ns: int, spans: tuple[SpanRecord, ...]
+    ) -> tuple[tuple[SpanRecord, ...], tuple[SpanRecord, ...]]:
+        """Spans from before this server knew the device, and its own. `received_ns`: of what the reply answers."""
+        first_ns = self._first_ns.setdefault(device, received_ns)
+        if len(self._first_ns) > MAX_DEVICES:
+            del self._first_ns[next(iter(self._first_ns))]
+        before = tuple(span for span in spans if span.start_ns < first_ns)
+        return before, tuple(span for span in spans if span.start_ns >= first_ns) if before else spans
 
     def keep(self, stray: Stray, record_bytes: int = 0) -> None:
         """Until somebody takes it. One device can have only so many bytes of late records waiting."""

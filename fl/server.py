@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -79,7 +79,8 @@ class Server:
 
     A device that vanishes without a word (a pulled cable, no power) is found within about `heartbeat_s` by HTTP/2
     pings, which every gRPC client answers by itself, also while it trains; one that is stopped for so long counts as
-    vanished, and joins again. What came with late replies waits in `receipts`.
+    vanished, and joins again. What came with late replies waits in `receipts`. `known_spans` are the ids, by device, of
+    the latest spans that an earlier server of the same run has written down: clients may send them again.
     """
 
     def __init__(
@@ -94,8 +95,9 @@ class Server:
         limits: Limits | None = None,
         foreign_tensors: TensorEncoding = "npy",
         heartbeat_s: float = HEARTBEAT_S,
+        known_spans: Mapping[str, Collection[str]] | None = None,
     ) -> None:
-        self.receipts = Receipts()
+        self.receipts = Receipts(known_spans)
         self.address = address
         self.port = 0
         self.foreign_port = 0

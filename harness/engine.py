@@ -112,6 +112,7 @@ class Engine:
             describe=self._describe,
             max_message_bytes=message_bound(workload.initial_parameters(spec.tasks[0].seed)),
             access=access(spec),
+            known_spans=done.latest_spans,
         )
 
     async def run(self) -> None:

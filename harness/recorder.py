@@ -68,7 +68,8 @@ def round_rows(context: TaskContext, result: RoundResult, energy: HostEnergy) ->
         device_energies.setdefault(call.device, []).extend(_own_energies(call.device, call.spans))
     for stray in result.strays:
         rows += stray_rows(context, stray, energy, result.round)
-        device_energies.setdefault(stray.device, []).extend(_own_energies(stray.device, stray.spans))
+        if not stray.is_from_before:
+            device_energies.setdefault(stray.device, []).extend(_own_energies(stray.device, stray.spans))
     rows.append(_round_row(context, result, rows, energy, device_energies))
     return rows
 
@@ -190,7 +191,7 @@ def _late_row(context: TaskContext, stray: Stray, last_round: int) -> Row:
 def _is_of_attempt(context: TaskContext, stray: Stray, round_: int, last_round: int) -> bool:
     """Whether what a stray tells belongs to a round of this attempt at this task, and not to one before."""
     is_earlier = stray.timing is not None and stray.timing.sent_ns < context.began_ns
-    return not is_earlier and context.first_round <= round_ <= last_round
+    return not (is_earlier or stray.is_from_before) and context.first_round <= round_ <= last_round
 
 
 def _place(context: TaskContext, result: RoundResult, call: CallRecord, span: SpanRecord) -> tuple[int | None, str]:

@@ -10,17 +10,20 @@ import json
 import os
 import secrets
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fl.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from fl.instrument import MAX_SENT_SPANS
 from fl.messages import Array
 from profiler.errors import PreconditionError, SpecError
 from profiler.records import LATE, SCHEMA_VERSION, Row, TornLine, encode_line, read_lines
 
 WRITER = "harness"
+MAX_LATEST_SPANS = 4 * MAX_SENT_SPANS  # of a device: those of its last reply, and what may have been written after them
 
 
 def new_run_id(now_s: float | None = None) -> str:
@@ -47,7 +50,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 @dataclass(slots=True)
 class Done:
     """What a run has already: per task its attempts, the record of each round and how many replies came late; what
-    failed, ended and idled."""
+    failed, ended and idled; and the ids of the latest spans that each device has sent."""
 
     attempts: dict[str, int] = field(default_factory=dict)
     rounds: dict[str, dict[int, Row]] = field(default_factory=dict)
@@ -55,6 +58,7 @@ class Done:
     failures: list[Row] = field(default_factory=list)
     idle: list[Row] = field(default_factory=list)
     late: dict[str, int] = field(default_factory=dict)
+    latest_spans: dict[str, deque[str]] = field(default_factory=dict)
 
     def note(self, row: Row) -> None:
         """Take one record in, in the order of writing: a later attempt's round replaces an earlier one's."""
@@ -64,12 +68,19 @@ class Done:
             self.rounds.setdefault(row["task"], {})[row["round"]] = row
         elif row["kind"] == "failure":
             self.failures.append(row)
-        elif row["kind"] == "span" and row["name"] == LATE:
-            self.late[row["task"]] = self.late.get(row["task"], 0) + 1
+        elif row["kind"] == "span":
+            self._note_span(row)
         elif row["kind"] == "idle":
             self.idle.append(row)
         elif row["kind"] == "task_finished" and row["status"] == "completed":
             self.finished.add(row["task"])
+
+    def _note_span(self, row: Row) -> None:
+        if row["name"] == LATE:
+            self.late[row["task"]] = self.late.get(row["task"], 0) + 1
+        if row["clock"] == "device" and "device" in row:
+            latest = self.latest_spans.setdefault(row["device"], deque(maxlen=MAX_LATEST_SPANS))
+            latest.append(row["span_id"])
 
 
 class Store:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fl.checkpoint import Checkpoint
-from harness.store import Done, Store, cut_torn_line, new_run_id, open_for_resume
+from harness.store import MAX_LATEST_SPANS, Done, Store, cut_torn_line, new_run_id, open_for_resume
 from profiler.errors import PreconditionError, ResultsError, SpecError
 from profiler.records import Row, encode_line, read_lines
 
@@ -163,3 +163,13 @@ def test_late_replies_are_counted_by_task() -> None:
         span = {"kind": "span", "task": "t", "attempt": 1, "name": name, "span_id": name, "clock": clock}
         done.note({**span, "duration_s": 1.0, "status": "ok"})
     assert done.late == {"t": 2}
+
+
+def test_the_latest_spans_of_each_device_are_known_and_bounded() -> None:
+    done = Done()
+    for n in range(MAX_LATEST_SPANS + 5):
+        for device, clock in (("pi", "device"), ("pi", "server"), ("tx2", "device")):
+            span = {"kind": "span", "task": "t", "attempt": 1, "name": "fit", "device": device, "clock": clock}
+            done.note({**span, "span_id": f"{device}/{clock}/{n}", "duration_s": 1.0, "status": "ok"})
+    assert done.latest_spans.keys() == {"pi", "tx2"}
+    assert list(done.latest_spans["pi"]) == [f"pi/device/{n}" for n in range(5, MAX_LATEST_SPANS + 5)]
