@@ -381,7 +381,7 @@ def _run(arguments: argparse.Namespace) -> None:
     _limit_threads(arguments.threads)
     root = Path(arguments.sysfs_root)
     samplers = _samplers(root, clock) if arguments.meter == "auto" else ()
-    profiler = Profiler(samplers, clock, id_prefix=f"{arguments.device}/{os.getpid()}/")
+    profiler = Profiler(samplers, clock, id_prefix=f"{arguments.device}/{secrets.token_hex(4)}/")
     start_client(
         arguments.server,
         instrument(client, profiler, root=root),

@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import math
 import operator
+import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -164,7 +165,8 @@ class InstrumentedClient:
 def instrument(client: object, profiler: Profiler | None = None, *, root: Path = Path("/")) -> InstrumentedClient:
     """Meter a client: ours, or a NumPyClient or a Client of Flower's. Raises UsageError for anything else.
 
-    Without a profiler, times and resources are measured and energy is not known.
+    Without a profiler, times and resources are measured and energy is not known. Give one of your own an `id_prefix`
+    that no other client of a run has.
 
     Every span of the profiler is sent along, also those that user code opens inside its `fit`; a sink that the profiler
     has already keeps getting them too. Start and stop the profiler yourself. `root` is the file system root that the
@@ -172,7 +174,7 @@ def instrument(client: object, profiler: Profiler | None = None, *, root: Path =
     """
     inner = as_numpy_client(client)
     if profiler is None:
-        profiler = Profiler()
+        profiler = Profiler(id_prefix=f"{secrets.token_hex(4)}/")  # unlike those of the run's other clients
     spool = Spool()
     profiler.sink = _tee(profiler.sink, spool.add)
     return InstrumentedClient(inner, profiler, spool, root)

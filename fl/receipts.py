@@ -1,7 +1,7 @@
 """What came from which device, beside accepted answers: late replies, and every measurement once.
 
 A client cannot know whether a reply arrived whose stream broke: it sends the reply's spans again with its next one.
-So `Receipts` remembers the span ids of each device's latest reply, across its connections, and lets each pass once.
+So `Receipts` remembers the spans of each device's latest reply, across its connections, and lets each pass once.
 A server that begins anew is told what the one before it has written down. What the device measured before this server
 knew it belongs to no call of this server's, though it may be of a round of the same number.
 """
@@ -21,6 +21,9 @@ MAX_LATE_BYTES = 4 * 1024 * 1024  # of one device's late records that nobody has
 MAX_KEPT_SPANS = 100_000  # that nobody has taken yet; 10 a client of a large fleet, some 100 MB
 
 _log = logging.getLogger("fl")
+
+SpanKey = tuple[str, int]
+"""Id and start of a span, on its device's clock: a program that was started anew may count its ids from 1 again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +48,13 @@ class Stray:
 class Receipts:
     """One for all clients of a server. Bounded: the oldest go first, and are counted and logged.
 
-    `known` are the ids of the spans that each device sent to an earlier server; of the latest reply, or of more.
+    `known` are the spans that each device sent to an earlier server; those of its latest reply, or more.
     """
 
     def __init__(
-        self, known: Mapping[str, Collection[str]] | None = None, *, max_kept_spans: int = MAX_KEPT_SPANS
+        self, known: Mapping[str, Collection[SpanKey]] | None = None, *, max_kept_spans: int = MAX_KEPT_SPANS
     ) -> None:
-        self._latest: dict[str, frozenset[str]] = {device: frozenset(ids) for device, ids in (known or {}).items()}
+        self._latest: dict[str, frozenset[SpanKey]] = {d: frozenset(keys) for d, keys in (known or {}).items()}
         self._first_ns: dict[str, int] = {}  # when the first instruction of ours was there, on the device's clock
         self._strays: deque[Stray] = deque()
         self._n_spans = 0
@@ -64,12 +67,12 @@ class Receipts:
         """Those that the device has not sent with its latest reply already, each once."""
         if not spans:
             return ()
-        by_id = {span.span_id: span for span in spans}
+        by_key = {(span.span_id, span.start_ns): span for span in spans}
         known = self._latest.pop(device, frozenset())
-        self._latest[device] = frozenset(by_id)
+        self._latest[device] = frozenset(by_key)
         if len(self._latest) > MAX_DEVICES:
             del self._latest[next(iter(self._latest))]
-        return tuple(span for span_id, span in by_id.items() if span_id not in known)
+        return tuple(span for key, span in by_key.items() if key not in known)
 
     def since(
         self, device: str, received_ns: int, spans: tuple[SpanRecord, ...]

@@ -25,7 +25,7 @@ from fl.grpc_proxy import GrpcProxy, StreamTransport
 from fl.introduction import ask_properties, is_alive, probe
 from fl.limits import raise_open_files
 from fl.proxy import ClientInfo, ClientProxy, TensorEncoding
-from fl.receipts import Receipts
+from fl.receipts import Receipts, SpanKey
 from fl.security import ServerSecurity, Triple, bind
 from fl.transfers import Transfers
 from profiler.clock import Clock, SystemClock
@@ -79,8 +79,8 @@ class Server:
 
     A device that vanishes without a word (a pulled cable, no power) is found within about `heartbeat_s` by HTTP/2
     pings, which every gRPC client answers by itself, also while it trains; one that is stopped for so long counts as
-    vanished, and joins again. What came with late replies waits in `receipts`. `known_spans` are the ids, by device, of
-    the latest spans that an earlier server of the same run has written down: clients may send them again.
+    vanished, and joins again. What came with late replies waits in `receipts`. `known_spans` are, by device,
+    the latest that an earlier server of the same run has written down: clients may send them again.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Server:
         limits: Limits | None = None,
         foreign_tensors: TensorEncoding = "npy",
         heartbeat_s: float = HEARTBEAT_S,
-        known_spans: Mapping[str, Collection[str]] | None = None,
+        known_spans: Mapping[str, Collection[SpanKey]] | None = None,
     ) -> None:
         self.receipts = Receipts(known_spans)
         self.address = address

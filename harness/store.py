@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 from fl.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from fl.instrument import MAX_SENT_SPANS
 from fl.messages import Array
+from fl.receipts import SpanKey
 from profiler.errors import PreconditionError, SpecError
 from profiler.records import LATE, SCHEMA_VERSION, Row, TornLine, encode_line, read_lines
 
@@ -50,7 +52,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 @dataclass(slots=True)
 class Done:
     """What a run has already: per task its attempts, the record of each round and how many replies came late; what
-    failed, ended and idled; and the ids of the latest spans that each device has sent."""
+    failed, ended and idled; and the latest spans that each device has sent."""
 
     attempts: dict[str, int] = field(default_factory=dict)
     rounds: dict[str, dict[int, Row]] = field(default_factory=dict)
@@ -58,7 +60,7 @@ class Done:
     failures: list[Row] = field(default_factory=list)
     idle: list[Row] = field(default_factory=list)
     late: dict[str, int] = field(default_factory=dict)
-    latest_spans: dict[str, deque[str]] = field(default_factory=dict)
+    latest_spans: dict[str, deque[SpanKey]] = field(default_factory=dict)
 
     def note(self, row: Row) -> None:
         """Take one record in, in the order of writing: a later attempt's round replaces an earlier one's."""
@@ -78,9 +80,9 @@ class Done:
     def _note_span(self, row: Row) -> None:
         if row["name"] == LATE:
             self.late[row["task"]] = self.late.get(row["task"], 0) + 1
-        if row["clock"] == "device" and "device" in row:
+        if row["clock"] == "device" and "device" in row and "start_ns" in row:
             latest = self.latest_spans.setdefault(row["device"], deque(maxlen=MAX_LATEST_SPANS))
-            latest.append(row["span_id"])
+            latest.append((row["span_id"], row["start_ns"]))
 
 
 class Store:
@@ -113,9 +115,7 @@ class Store:
             write_atomic(folder / "plan.jsonl", b"".join(encode_line(row) for row in plan))
             return cls(folder)
         except OSError as error:
-            raise PreconditionError(
-                f"results cannot be written below {root}: {error}.", remedy="Choose another folder with -o."
-            ) from error
+            raise _not_writable(root, error) from error
 
     @classmethod
     def resume(cls, folder: Path) -> Store:
@@ -176,6 +176,22 @@ class Store:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def check_root(root: Path) -> None:
+    """Make it where it is not there. Raises PreconditionError where nothing can be written below it."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise _not_writable(root, error) from error
+
+
+def _not_writable(root: Path, error: OSError) -> PreconditionError:
+    return PreconditionError(
+        f"results cannot be written below {root}: {error}.", remedy="Choose another folder with -o."
+    )
 
 
 def open_for_resume(folder: Path) -> tuple[dict[str, Any], str, list[Row], Done]:

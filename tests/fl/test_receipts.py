@@ -38,8 +38,9 @@ def test_the_devices_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyP
 
 
 def test_what_an_earlier_server_has_written_down_does_not_pass_again() -> None:
-    received = Receipts({"pi": ["0", "1"]})
-    assert ids(received.fresh("pi", (span("1"), span("2")))) == ["2"]
+    received = Receipts({"pi": [("0", 0), ("1", 0)]})
+    anew = SpanRecord("1", "fit", 77, 1.0)
+    assert received.fresh("pi", (span("1"), span("2"), anew)) == (span("2"), anew), "a client that began anew counts on"
     assert ids(received.fresh("tx2", (span("1"),))) == ["1"]
 
 

@@ -170,6 +170,6 @@ def test_the_latest_spans_of_each_device_are_known_and_bounded() -> None:
     for n in range(MAX_LATEST_SPANS + 5):
         for device, clock in (("pi", "device"), ("pi", "server"), ("tx2", "device")):
             span = {"kind": "span", "task": "t", "attempt": 1, "name": "fit", "device": device, "clock": clock}
-            done.note({**span, "span_id": f"{device}/{clock}/{n}", "duration_s": 1.0, "status": "ok"})
+            done.note({**span, "span_id": f"{device}/{clock}", "start_ns": n, "duration_s": 1.0, "status": "ok"})
     assert done.latest_spans.keys() == {"pi", "tx2"}
-    assert list(done.latest_spans["pi"]) == [f"pi/device/{n}" for n in range(5, MAX_LATEST_SPANS + 5)]
+    assert list(done.latest_spans["pi"]) == [("pi/device", n) for n in range(5, MAX_LATEST_SPANS + 5)]
