@@ -41,6 +41,7 @@ from fl.threads import off_loop
 from fl.wire import codec
 from fl.wire.measurement import RECORD_KEY, decode_spans
 from fl.wire.raw_tensors import decode_raw_reply, encode_raw_work
+from fl.wire.samples import MAX_SAMPLES_BYTES, SAMPLES_KEY
 from profiler.errors import ClientFailure, WireError
 from profiler.records import SpanRecord
 
@@ -48,7 +49,7 @@ MAX_CACHED_MESSAGES = 8
 MAX_DECODING = 2  # at once: a message that is not plain is held three times (itself, protobuf's copy, arrays)
 TENSORS_KEY = "fedmeter.tensors"
 MEASURED_PREFIXES = ("fit.", "evaluate.")
-_OWN_KEYS = frozenset({RECEIVED_KEY, HANDOVER_KEY, RECORD_KEY})
+_OWN_KEYS = frozenset({RECEIVED_KEY, HANDOVER_KEY, RECORD_KEY, SAMPLES_KEY})
 
 _log = logging.getLogger("fl")
 
@@ -221,7 +222,7 @@ class CallingProxy:
         if reply.code is not Code.OK:
             reason = reply.message or f"answered {reply.code.name}"
             raise ClientFailure(self._info.device, phase, reason, spans=received.spans)
-        return Answer(reply, self._timing(received), received.spans)
+        return Answer(reply, self._timing(received), received.spans, self._samples(received.own))
 
     async def _ask(self, phase: str, ins: Instruction, deadline_s: float | None) -> _Received:
         device = self._info.device
@@ -319,6 +320,16 @@ class CallingProxy:
             _log.warning("%s: its measurement is dropped: %s", self._info.device, error)
             return ()
 
+    def _samples(self, own: Config) -> bytes:
+        """Of an accepted answer, and not looked into while clients are waited for."""
+        samples = own.get(SAMPLES_KEY)
+        if not isinstance(samples, bytes):
+            return b""
+        if len(samples) > MAX_SAMPLES_BYTES:
+            _log.warning("%s: samples of %d bytes are dropped: too many", self._info.device, len(samples))
+            return b""
+        return samples
+
     def _timing(self, received: _Received) -> CallTiming:
         exchange, own = received.exchange, received.own
         timing = CallTiming(
@@ -350,10 +361,10 @@ def _telemetry_bytes(received: _Received) -> int:
     """Of our own keys and the flat ones of a measurement, as entries of a map on the wire."""
     metrics: Config = getattr(received.reply, "metrics", {})
     flat = {key: value for key, value in metrics.items() if key.startswith(MEASURED_PREFIXES)}
-    told = {key: value for key, value in {**received.own, **flat}.items() if key != RECORD_KEY}
-    record = received.own.get(RECORD_KEY)
-    record_bytes = len(RECORD_KEY) + len(record) if isinstance(record, bytes) else 0
-    return record_bytes + (len(codec.encode_instruction(GetPropertiesIns(told))) if told else 0)
+    large = {key: value for key in (RECORD_KEY, SAMPLES_KEY) if isinstance(value := received.own.get(key), bytes)}
+    told = {key: value for key, value in {**received.own, **flat}.items() if key not in large}
+    large_bytes = sum(len(key) + len(value) for key, value in large.items())
+    return large_bytes + (len(codec.encode_instruction(GetPropertiesIns(told))) if told else 0)
 
 
 async def _raw_message(ins: Instruction) -> bytes:

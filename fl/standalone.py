@@ -52,9 +52,9 @@ class ServerConfig:
 class History:
     """What the rounds gave, in order, with every call's timing and spans.
 
-    Only `parameters`, the last global model, is kept of the models. The other names are those of Flower's `History`
-    (flwr/server/history.py): lists of (round, value), round 0 being the initial model. The `metrics_*` are filled by
-    the functions of a `fl.FedAvg`.
+    Only `parameters`, the last global model, is kept of the models, and nothing of raw samples. The other names are
+    those of Flower's `History` (flwr/server/history.py): lists of (round, value), round 0 being the initial model. The
+    `metrics_*` are filled by the functions of a `fl.FedAvg`.
     """
 
     rounds: list[RoundResult] = field(default_factory=list)
@@ -286,7 +286,8 @@ class _Kept:
 
     def add(self, result: RoundResult) -> None:
         self._parameters = result.parameters
-        self._history.rounds.append(replace(result, parameters=Parameters(())))
+        calls = tuple(_without_samples(call) for call in result.calls)
+        self._history.rounds.append(replace(result, parameters=Parameters(()), calls=calls))
         if self._style is not None:
             fits, evaluations = _told(result.calls, FitRes), _told(result.calls, EvaluateRes)
             _extend(self._history.metrics_distributed_fit, result.round, self._style.fit_metrics(fits))
@@ -295,6 +296,12 @@ class _Kept:
 
     def history(self) -> History:
         return replace(self._history, parameters=self._parameters, initial_loss=self._initial_loss)
+
+
+def _without_samples(call: CallRecord) -> CallRecord:
+    """64 kB a call would add up over a training."""
+    answer = call.answer
+    return replace(call, answer=replace(answer, samples=b"")) if answer is not None and answer.samples else call
 
 
 def _told(calls: Sequence[CallRecord], kind: type[FitRes] | type[EvaluateRes]) -> list[tuple[int, dict[str, Scalar]]]:

@@ -21,7 +21,7 @@ from fl.standalone import History
 from fl.workload import Partition
 from harness.host import available_cores, host_facts, versions
 from harness.plan import Task
-from harness.recorder import Energy, TaskContext, round_rows, stray_rows
+from harness.recorder import Energy, TaskContext, round_rows, sampled, stray_rows
 from harness.store import Done, Store, check_root, open_for_resume
 from profiler.clock import Clock, SystemClock
 from profiler.errors import SpecError, UsageError
@@ -233,10 +233,13 @@ class _Folder:
         self._warn_of_changes(result)
         self._context = replace(self._context, wall_time=self._clock.wall_time())
         self._append(round_rows(self._context, result, _Unmetered()))
+        for device, columns in sampled(result):
+            self.store.append_samples(self._context.task, self._context.attempt, device, columns)
         self.store.sync()
 
     def finish(self, strays: Sequence[Stray] = ()) -> None:
         rounds = self._done.rounds.get(self._context.task, {})
+        self.store.close_samples()
         for stray in self._labels.labelled_strays(strays):
             self._append(stray_rows(self._context, stray, _Unmetered(), max(rounds, default=0)))
         ended = {"kind": "task_finished", "status": "completed", "rounds_done": len(rounds)}

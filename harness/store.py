@@ -22,10 +22,19 @@ from fl.instrument import MAX_SENT_SPANS
 from fl.messages import Array
 from fl.receipts import SpanKey
 from profiler.errors import PreconditionError, SpecError
-from profiler.records import LATE, SCHEMA_VERSION, Row, TornLine, encode_line, read_lines
+from profiler.records import LATE, SCHEMA_VERSION, Column, Row, TornLine, encode_line, read_lines
 
 WRITER = "harness"
 MAX_LATEST_SPANS = 4 * MAX_SENT_SPANS  # of a device: those of its last reply, and what may have been written after them
+
+SAMPLES = (
+    Column("t_ns", "int", "ns", "the device's monotonic clock"),
+    Column("rail", "str", "", "rail, as in the span records"),
+    Column("value", "float", "J or W", "J of a counter as the device gives it, else W"),
+    Column("span_id", "str", "", "the span that they are of; null where the whole task was sampled"),
+    Column("every", "int", "1", "1: all that were taken; 4: every fourth of them"),
+)
+"""The columns of a file in samples/."""
 
 
 def new_run_id(now_s: float | None = None) -> str:
@@ -94,6 +103,7 @@ class Store:
         self.logs = folder / "logs"
         self._records = folder / "records" / f"{WRITER}.jsonl"
         cut_torn_line(self._records)
+        self._samples: dict[tuple[str, int, str], _SampleFile] = {}
         self._descriptor = os.open(self._records, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     @classmethod
@@ -147,27 +157,21 @@ class Store:
     def _checkpoint(self, task: str) -> Path:
         return self.folder / "checkpoints" / f"{task}.npz"
 
-    def write_samples(self, task: str, attempt: int, device: str, columns: Mapping[str, Sequence[Any]]) -> None:
-        """The raw samples of one device in one task: t_ns (device's monotonic clock), rail, value (J or W)."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    def append_samples(self, task: str, attempt: int, device: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Raw samples of one device in one task, with the columns of `SAMPLES`; there once `close_samples` has run."""
+        key = (task, attempt, device)
+        if key not in self._samples:
+            folder = self.folder / "samples" / task
+            folder.mkdir(exist_ok=True)
+            suffix = "" if attempt == 1 else f".{attempt}"
+            self._samples[key] = _SampleFile(folder / f"{device}{suffix}.parquet")
+        self._samples[key].append(columns)
 
-        schema = pa.schema(
-            [
-                pa.field("t_ns", pa.int64(), metadata={"unit": "ns", "description": "the device's monotonic clock"}),
-                pa.field("rail", pa.string(), metadata={"unit": "", "description": "rail, as in the span records"}),
-                pa.field("value", pa.float64(), metadata={"unit": "J or W", "description": "J of a counter, else W"}),
-            ]
-        )
-        folder = self.folder / "samples" / task
-        folder.mkdir(exist_ok=True)
-        suffix = "" if attempt == 1 else f".{attempt}"
-        path = folder / f"{device}{suffix}.parquet"
-        partial = path.with_name(f".{path.name}.partial")
-        pq.write_table(pa.table(dict(columns), schema=schema), partial)
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
+    def close_samples(self) -> None:
+        """The task is over: its files are whole, each with what was appended."""
+        for file in self._samples.values():
+            file.close()
+        self._samples.clear()
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """end.json, written last: without it a run counts as interrupted."""
@@ -175,7 +179,34 @@ class Store:
         write_json(self.folder / "end.json", {"schema": SCHEMA_VERSION, **summary})
 
     def close(self) -> None:
+        self.close_samples()
         os.close(self._descriptor)
+
+
+class _SampleFile:
+    """One Parquet file, made row group by row group under a temporary name."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._path = path
+        self._partial = path.with_name(f".{path.name}.partial")
+        units = {c.name: {"unit": c.unit, "description": c.description} for c in SAMPLES}
+        types = {"int": pa.int64(), "str": pa.string(), "float": pa.float64()}
+        self._schema = pa.schema([pa.field(c.name, types[c.type], metadata=units[c.name]) for c in SAMPLES])
+        self._writer = pq.ParquetWriter(self._partial, self._schema)
+
+    def append(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        import pyarrow as pa
+
+        self._writer.write_table(pa.table(dict(columns), schema=self._schema))
+
+    def close(self) -> None:
+        self._writer.close()
+        with self._partial.open("rb") as written:
+            os.fsync(written.fileno())
+        self._partial.replace(self._path)
 
 
 def check_root(root: Path) -> None:
