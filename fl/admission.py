@@ -17,7 +17,15 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from fl.security import DEVICE_KEY, INSTANCE_KEY, TOKEN_KEY, ServerSecurity, check_binding, is_token
+from fl.security import (
+    DEVICE_KEY,
+    INSTANCE_KEY,
+    TOKEN_KEY,
+    ServerSecurity,
+    certified_devices,
+    check_binding,
+    is_token,
+)
 from profiler.clock import Clock
 
 DEVICE_PATTERN = re.compile(r"[\w@.:+-]{1,128}", re.ASCII)
@@ -25,7 +33,8 @@ MAX_REMEMBERED = 4_096  # addresses and device names whose joins are counted, an
 MAX_INSTANCE_CHARS = 128
 NAME_KEYS = ("device_id", "client_id", "cid")
 """Properties that are taken for a foreign client's name, the first that is one; `device` is often `cpu` or `cuda:0`."""
-_CERTIFICATE = "x509_pem_cert"  # gRPC's name of what a caller has shown, and it has verified
+# gRPC's names of what a caller has shown, and it has verified: grpc/grpc_security_constants.h
+_CERTIFICATE, _ALTERNATIVE_NAMES = "x509_pem_cert", "x509_subject_alternative_name"
 
 
 class Refused(Exception):
@@ -80,16 +89,25 @@ class Caller:
     tokens: tuple[str, ...] = ()
     has_certificate: bool = False
     instance: str | None = None
+    certified: tuple[str, ...] = ()
+    """The devices that its certificate names; none: one that the whole fleet shares."""
 
     @classmethod
-    def of(cls, peer: str, metadata: Iterable[tuple[str, str | bytes]], proof: Mapping[str, object]) -> Caller:
+    def of(cls, peer: str, metadata: Iterable[tuple[str, str | bytes]], proof: Mapping[str, Iterable[bytes]]) -> Caller:
         """From gRPC's `peer()`, `invocation_metadata()` and `auth_context()`."""
         told: dict[str, list[str]] = {DEVICE_KEY: [], TOKEN_KEY: [], INSTANCE_KEY: []}
         for key, value in metadata:
             if key in told:
                 told[key].append(value if isinstance(value, str) else value.decode("latin-1"))
         instance = told[INSTANCE_KEY][0][:MAX_INSTANCE_CHARS] if told[INSTANCE_KEY] else None
-        return cls(peer, tuple(told[DEVICE_KEY]), tuple(told[TOKEN_KEY]), _CERTIFICATE in proof, instance)
+        return cls(
+            peer,
+            tuple(told[DEVICE_KEY]),
+            tuple(told[TOKEN_KEY]),
+            _CERTIFICATE in proof,
+            instance,
+            certified_devices(proof.get(_ALTERNATIVE_NAMES, ())),
+        )
 
     @property
     def address(self) -> str:
@@ -145,6 +163,9 @@ class Gate:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, reason)
         self._check_proof(caller)
         [device] = caller.devices
+        if caller.certified and device not in caller.certified:
+            reason = f"the certificate is of {', '.join(caller.certified):.200}, not of {device}"
+            raise Refused(grpc.StatusCode.PERMISSION_DENIED, reason)
         expected = self._access.devices
         if expected is not None and device not in expected:
             raise Refused(grpc.StatusCode.PERMISSION_DENIED, f"device {device} is not expected here")

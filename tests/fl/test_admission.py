@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import grpc
 import pytest
 from hypothesis import given
@@ -67,6 +69,15 @@ def test_ours_prove_themselves_by_certificate_and_token() -> None:
     ]:
         caller = Caller(PEER, ("pi",), tokens, has_certificate)
         assert code_of(made, caller) is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_certificate_that_names_devices_is_good_for_these() -> None:
+    made = gate(Access(PROTECTED))
+    one = Caller(PEER, ("pi",), TOLD, has_certificate=True, certified=("pi",))
+    assert made.admit(one, ()) == "pi"
+    assert code_of(made, replace(one, devices=("tx2",))) is grpc.StatusCode.PERMISSION_DENIED
+    assert made.admit(replace(one, devices=("tx2",), certified=()), ()) == "tx2", "one that the fleet shares"
+    assert made.admit(replace(one, devices=("tx2",), certified=("pi", "tx2")), ()) == "tx2"
 
 
 def test_a_refusal_tells_nothing_of_the_token() -> None:
@@ -192,8 +203,9 @@ def test_what_is_remembered_of_callers_is_bounded() -> None:
 
 def test_a_caller_is_read_from_what_grpc_tells() -> None:
     metadata = [(DEVICE_KEY, "pi"), ("authorization", b"Bearer x"), ("user-agent", "y")]
-    caller = Caller.of(PEER, metadata, {"x509_pem_cert": [b"pem"]})
-    assert caller == Caller(PEER, ("pi",), ("Bearer x",), True)
+    names = [b"fedmeter-device:pi", b"pi.lab", b"\xff"]
+    caller = Caller.of(PEER, metadata, {"x509_pem_cert": [b"pem"], "x509_subject_alternative_name": names})
+    assert caller == Caller(PEER, ("pi",), ("Bearer x",), True, certified=("pi",))
     assert caller.address == "ipv4:10.0.0.7"
     assert not Caller.of(PEER, [], {"security_level": [b"x"]}).has_certificate
     assert Caller("unix:").address == Caller("unix:@x").address == "local"

@@ -144,7 +144,7 @@ def test_plain_text_to_others_is_refused_before_anything_is_made(
 @needs_entry_point
 @needs_cryptography
 def test_ours_and_a_foreign_client_train_over_tls_and_no_command_line_holds_a_secret(tmp_path: Path) -> None:
-    keys = make(tmp_path / "keys").folder
+    keys = make(tmp_path / "keys", devices=["a"]).folder
     token = (keys / TOKEN).read_text().strip()
     port = _free_port()
     bench = Bench(tmp_path)
