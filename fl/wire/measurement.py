@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from fl.wire import measurement_pb2 as pb
 from profiler.errors import WireError
@@ -36,16 +36,21 @@ def encode_spans(spans: Iterable[SpanRecord]) -> bytes:
 
 def decode_spans(data: bytes) -> tuple[SpanRecord, ...]:
     """The spans of a Measurement. Raises WireError, naming span and field, for what is no measurement."""
-    if len(data) > MAX_RECORD_BYTES:
-        raise WireError(f"a measurement of {len(data)} bytes; at most {MAX_RECORD_BYTES} are read.")
     message = pb.Measurement()
-    try:
-        message.ParseFromString(data)
-    except DecodeError as error:
-        raise WireError(f"{len(data)} bytes that are no measurement: {error}.") from None
+    parse(message, data, "measurement", MAX_RECORD_BYTES)
     if len(message.spans) > MAX_SPANS:
         raise WireError(f"a measurement of {len(message.spans)} spans; at most {MAX_SPANS} are read.")
     return tuple(_read_span(span) for span in message.spans)
+
+
+def parse(message: Message, data: bytes, what: str, most_bytes: int) -> None:
+    """Fill a message. Raises WireError, saying what they should have been, for bytes that are none or too many."""
+    if len(data) > most_bytes:
+        raise WireError(f"a {what} of {len(data)} bytes; at most {most_bytes} are read.")
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise WireError(f"{len(data)} bytes that are no {what}: {error}.") from None
 
 
 def _span_message(span: SpanRecord) -> pb.Span:

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
 
-from google.protobuf.message import DecodeError
-
 from fl.wire import measurement_pb2 as pb
-from fl.wire.measurement import MAX_RAILS, checked_text
+from fl.wire.measurement import MAX_RAILS, checked_text, parse
 from profiler.errors import WireError
 from profiler.kept_samples import RailSamples
 
@@ -52,13 +50,8 @@ def encode_samples(samples: SpanSamples) -> bytes:
 
 def decode_samples(data: bytes) -> SpanSamples:
     """Raises WireError, naming span and rail, for what is no Samples."""
-    if len(data) > MAX_SAMPLES_BYTES:
-        raise WireError(f"samples of {len(data)} bytes; at most {MAX_SAMPLES_BYTES} are read.")
     message = pb.Samples()
-    try:
-        message.ParseFromString(data)
-    except DecodeError as error:
-        raise WireError(f"{len(data)} bytes that are no samples: {error}.") from None
+    parse(message, data, "set of samples", MAX_SAMPLES_BYTES)
     where = f"samples of span {message.span_id!r:.80}"
     if len(message.rails) > MAX_RAILS or not message.span_id:
         raise WireError(f"{where}: span_id and at most {MAX_RAILS} rails are needed.")

@@ -66,7 +66,7 @@ def test_what_a_foreign_client_leaves_out_has_a_meaning() -> None:
         (one(rail="x" * 2_000), "characters"),
         (pb.Samples().SerializeToString(), "span_id"),
         (pb.Samples(span_id="7", rails=[pb.RailSamples()] * 300).SerializeToString(), "256 rails"),
-        (b"\xff" * 10, "no samples"),
+        (b"\xff" * 10, "no set of samples"),
     ],
 )
 def test_bad_samples_are_refused_by_what_is_wrong(data: bytes, named: str) -> None:
