@@ -258,7 +258,9 @@ class CallingProxy:
         async with self._encoding.decoding:
             decode = partial(self._decode, ins if is_raw else None)
             reply, own, spans = await off_loop(n_bytes, decode, exchange.data)
-        exchange = replace(exchange, data=b"")  # kept by the arrays that lie in it, and by them alone
+        exchange = Exchange(
+            b"", exchange.sent_ns, exchange.received_ns
+        )  # its data is kept by the arrays that lie in it, and by them alone
         return _Received(reply, own, self._new(spans, own), len(request), exchange, n_bytes)
 
     def _new(self, spans: tuple[SpanRecord, ...], own: Config) -> tuple[SpanRecord, ...]:
@@ -381,7 +383,10 @@ def _round_of(ins: Instruction) -> int | None:
 
 def _split(reply: Reply) -> tuple[Reply, Config]:
     """A reply without the keys that are ours, and those keys."""
-    if isinstance(reply, (FitRes, EvaluateRes)):
+    if isinstance(reply, FitRes):
+        theirs, own = _partition(reply.metrics)
+        return FitRes(reply.parameters, reply.num_examples, theirs, reply.code, reply.message), own
+    if isinstance(reply, EvaluateRes):
         theirs, own = _partition(reply.metrics)
         return replace(reply, metrics=theirs), own
     if isinstance(reply, GetPropertiesRes):

@@ -23,7 +23,6 @@ import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -39,7 +38,7 @@ from profiler.clock import Clock
 from profiler.errors import UsageError, WireError
 from profiler.kept_samples import RailSamples
 from profiler.machine_facts import machine_facts
-from profiler.records import SpanRecord
+from profiler.records import SpanRecord, resource_columns
 from profiler.span import Profiler, Sink, Span
 
 TELEMETRY_KEY = "telemetry"
@@ -283,7 +282,7 @@ def _flat_keys(phase: Phase, record: SpanRecord, control: StepControl) -> dict[s
     """Numbers alone, which any server can average."""
     known: dict[str, Scalar | None] = {
         "duration_s": record.duration_s,
-        **{name: value for name, value in asdict(record.resources).items() if not isinstance(value, str)},
+        **{name: value for name, value in resource_columns(record.resources).items() if not isinstance(value, str)},
     }
     if record.total is not None:
         known |= {"energy_j": record.total.energy_j, "energy_err_j": record.total.energy_err_j}
