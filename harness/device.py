@@ -15,7 +15,8 @@ class DeviceSpec:
 
     `tensors` says how its client encodes them: `npy`, or Android's raw `float32`.
     `number` is the device's place in the fleet, `shard` the part of the data that it trains on: mostly the same. A
-    `foreign` device runs somebody else's client, which nobody here starts and which tells neither its name nor a token.
+    `foreign` device runs somebody else's client, which nobody here starts and which proves nothing; it may tell its
+    name.
     """
 
     id: str

@@ -33,6 +33,7 @@ class FleetSpec:
     tls: Path | None
     insecure: bool
     foreign_address: str | None
+    asks_names: bool
     join_timeout_s: float
     meter_rate_hz: float
     text: str
@@ -90,13 +91,18 @@ def load_fleet(name: str, *, cores: int) -> FleetSpec:
 def parse_fleet(text: str, where: str, *, cores: int) -> FleetSpec:
     table = parse_toml(text, where)
     server, meter = table.table("server"), table.table("meter")
+    name = table.take("name", str)
+    groups = _groups(table, cores)
     fleet = FleetSpec(
-        name=table.take("name", str),
-        groups=_groups(table, cores),
+        name=name,
+        groups=groups,
         address=server.take("address", str, "127.0.0.1:0"),
         tls=_folder(server.take("tls", str, None)),
         insecure=server.take("insecure", bool, False),
         foreign_address=server.take("foreign_address", str, None),
+        asks_names=server.take(
+            "asks_names", bool, not any(group.first.foreign and group.first.tensors == "float32" for group in groups)
+        ),
         join_timeout_s=server.take("join_timeout_s", float, 120.0),
         meter_rate_hz=meter.take("rate_hz", float, 20.0),
         text=text,

@@ -20,6 +20,7 @@ from profiler.accumulate import RailAccumulator
 from profiler.clock import Clock, SystemClock
 from profiler.errors import SensorError
 from profiler.integrate import GAP_PERIODS, between, total
+from profiler.kept_samples import KeptSamples
 from profiler.quantities import EnergyReading
 from profiler.sensor import Available, Explains, Sensor
 
@@ -154,12 +155,18 @@ class Sampler:
             self._edge_cost_s += time.thread_time() - before_s
         return sample
 
-    def open_window(self) -> Window:
-        """Start of a stretch of time whose energy is wanted; takes a sample at this edge. Never raises."""
+    def open_window(self, kept: KeptSamples | None = None) -> Window:
+        """Start of a stretch of time whose energy is wanted; takes a sample at this edge. Never raises.
+
+        `kept` gets the window's samples, those at both edges included.
+        """
         before_s = time.thread_time()
         with self._lock:
             sample = self._sample()
-            window = Window(self, sample, self._rails, self._failure)
+            if kept is None:
+                window = Window(self, sample, self._rails, self._failure)
+            else:
+                window = _KeepingWindow(self, sample, self._rails, self._failure, kept)
             self._windows.add(window)
             self._edge_cost_s += time.thread_time() - before_s
         return window
@@ -294,7 +301,7 @@ class Window:
         return self._readings
 
     def _note(
-        self, t_ns: int, values: Sequence[float | None], bridged: Sequence[str | None], failure: str | None
+        self, t_ns: int, values: tuple[float | None, ...], bridged: Sequence[str | None], failure: str | None
     ) -> None:
         for i, value in enumerate(values):
             reason = failure or bridged[i]
@@ -317,3 +324,25 @@ class Window:
                 rails, self._marks, self._max_gap_ns, self._reasons, strict=True
             )
         )
+
+
+class _KeepingWindow(Window):
+    """A class of its own, so that other windows do not even ask whether there is anything to keep."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        opened: Sample,
+        rails: Sequence[RailAccumulator],
+        failure: str | None,
+        kept: KeptSamples,
+    ) -> None:
+        super().__init__(sampler, opened, rails, failure)
+        self._kept = kept
+        kept.add(opened.t_ns, opened.values)
+
+    def _note(
+        self, t_ns: int, values: tuple[float | None, ...], bridged: Sequence[str | None], failure: str | None
+    ) -> None:
+        super()._note(t_ns, values, bridged, failure)
+        self._kept.add(t_ns, values)
