@@ -15,8 +15,9 @@ from tabulate import tabulate
 
 from tests.bench.figures import Figure
 from tests.bench.flower import flower, flower_100
-from tests.bench.metering import footprint, sampling, slowdown
+from tests.bench.metering import footprint, sampling
 from tests.bench.peers import peers
+from tests.bench.slowdown import slowdown
 from tests.bench.speed import decoding, folding, fronts, importing
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
