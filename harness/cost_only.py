@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fl.strategies.fedavg import FedAvg
-from harness.client_table import ClientColumns
 from harness.device import DeviceGroup
 from harness.device_model import Costs, Floats, Group, Ints, Population, assumptions, costs_of, draw_fits
 from harness.engine import RunSpec
 from harness.launchers.simulated import profile_of, scope_of
 from harness.plan import Task
 from harness.progress import Progress
+from harness.sample_files import ClientColumns
 from harness.store import Done, Store
 from profiler.clock import SystemClock
 from profiler.errors import SpecError, UsageError

@@ -82,7 +82,7 @@ def round_rows(context: TaskContext, result: RoundResult, energy: HostEnergy) ->
 
 
 def sampled(result: RoundResult) -> Iterator[tuple[str, dict[str, list[object]]]]:
-    """The raw samples that came with each accepted answer, by device, as columns of `harness.store.SAMPLES`.
+    """The raw samples that came with each accepted answer, by device, as columns of a `SampleFile`.
 
     Those that are damaged are left out, and logged.
     """

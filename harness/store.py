@@ -21,21 +21,12 @@ from fl.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from fl.instrument import MAX_SENT_SPANS
 from fl.messages import Array
 from fl.receipts import SpanKey
-from harness.client_table import ClientTable
+from harness.sample_files import ClientTable, SampleFile
 from profiler.errors import PreconditionError, SpecError
-from profiler.records import LATE, SCHEMA_VERSION, Column, Row, TornLine, encode_line, read_lines
+from profiler.records import LATE, SCHEMA_VERSION, Row, TornLine, encode_line, read_lines
 
 WRITER = "harness"
 MAX_LATEST_SPANS = 4 * MAX_SENT_SPANS  # of a device: those of its last reply, and what may have been written after them
-
-SAMPLES = (
-    Column("t_ns", "int", "ns", "the device's monotonic clock"),
-    Column("rail", "str", "", "rail, as in the span records"),
-    Column("value", "float", "J or W", "J of a counter as the device gives it, else W"),
-    Column("span_id", "str", "", "the span that they are of; null where the whole task was sampled"),
-    Column("every", "int", "1", "1: all that were taken; 4: every fourth of them"),
-)
-"""The columns of a file in samples/."""
 
 
 def new_run_id(now_s: float | None = None) -> str:
@@ -104,7 +95,7 @@ class Store:
         self.logs = folder / "logs"
         self._records = folder / "records" / f"{WRITER}.jsonl"
         cut_torn_line(self._records)
-        self._samples: dict[tuple[str, int, str], _SampleFile] = {}
+        self._samples: dict[tuple[str, int, str], SampleFile] = {}
         self._descriptor = os.open(self._records, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     @classmethod
@@ -159,18 +150,18 @@ class Store:
         return self.folder / "checkpoints" / f"{task}.npz"
 
     def append_samples(self, task: str, attempt: int, device: str, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Raw samples of one device in one task, with the columns of `SAMPLES`; there once `close_samples` has run."""
+        """Raw samples of one device in one task, columns of a `SampleFile`; there once `close_samples` has run."""
         key = (task, attempt, device)
         if key not in self._samples:
             folder = self.folder / "samples" / task
             folder.mkdir(exist_ok=True)
-            self._samples[key] = _SampleFile(_attempted(folder, device, attempt))
-        self._samples[key].append(columns)
+            self._samples[key] = SampleFile(_attempted(folder, device, attempt))
+        self._samples[key].write(columns)
 
     def close_samples(self) -> None:
         """The task is over: its files are whole, each with what was appended."""
         for file in self._samples.values():
-            file.close()
+            file.keep()
         self._samples.clear()
 
     def clients(self, task: str, attempt: int) -> ClientTable:
@@ -191,32 +182,6 @@ class Store:
 
 def _attempted(folder: Path, name: str, attempt: int) -> Path:
     return folder / f"{name}{'' if attempt == 1 else f'.{attempt}'}.parquet"
-
-
-class _SampleFile:
-    """One Parquet file, made row group by row group under a temporary name."""
-
-    def __init__(self, path: Path) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        self._path = path
-        self._partial = path.with_name(f".{path.name}.partial")
-        units = {c.name: {"unit": c.unit, "description": c.description} for c in SAMPLES}
-        types = {"int": pa.int64(), "str": pa.string(), "float": pa.float64()}
-        self._schema = pa.schema([pa.field(c.name, types[c.type], metadata=units[c.name]) for c in SAMPLES])
-        self._writer = pq.ParquetWriter(self._partial, self._schema)
-
-    def append(self, columns: Mapping[str, Sequence[Any]]) -> None:
-        import pyarrow as pa
-
-        self._writer.write_table(pa.table(dict(columns), schema=self._schema))
-
-    def close(self) -> None:
-        self._writer.close()
-        with self._partial.open("rb") as written:
-            os.fsync(written.fileno())
-        self._partial.replace(self._path)
 
 
 def check_root(root: Path) -> None:
