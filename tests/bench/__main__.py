@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from tabulate import tabulate
 
 from tests.bench.figures import Figure
-from tests.bench.flower import flower, flower_100
+from tests.bench.flower import flower, flower_100, flower_1000
 from tests.bench.metering import footprint, sampling
 from tests.bench.peers import peers
 from tests.bench.simulation import simulation
@@ -37,10 +37,11 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
         training,
         flower,
         flower_100,
+        flower_1000,
     )
 }
 
-LARGE = ("flower_100",)  # a hundred large models
+LARGE = ("flower_100", "flower_1000")  # a hundred large models, a thousand clients
 
 
 def main(argv: Sequence[str] | None = None) -> int:
