@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from analysis import cli
-from analysis.figures.drawing import Material, Picture, figure, names
+from analysis.figures.drawing import Material, drawn, names
 from analysis.load import load
 from profiler.errors import ResultsError
 
@@ -42,29 +40,6 @@ def _command(arguments: argparse.Namespace) -> int:
 
 def _listed(written: dict[str, list[str]]) -> str:
     return "\n".join(path for paths in written.values() for path in paths)
-
-
-def drawn(material: Material, chosen: Sequence[str]) -> tuple[list[Picture], dict[str, str]]:
-    """The pictures of some figures, and why the others have none."""
-    pictures: list[Picture] = []
-    absent: dict[str, str] = {}
-    for name in chosen:
-        try:
-            pictures += figure(name)(material)
-        except ResultsError as error:
-            absent[name] = str(error)
-    return _named_apart(pictures), absent
-
-
-def _named_apart(pictures: Sequence[Picture]) -> list[Picture]:
-    """Two workloads can be the same but for signs that no file name has."""
-    seen: Counter[str] = Counter()
-    apart = []
-    for picture in pictures:
-        seen[picture.name] += 1
-        n_alike = seen[picture.name]
-        apart.append(picture if n_alike == 1 else replace(picture, name=f"{picture.name}.{n_alike}"))
-    return apart
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,29 @@ def figure(name: str) -> Draw:
         draw: Draw = entry.load()
         return draw
     raise ResultsError(f"no figure {name!r} is installed.", remedy=nearest(name, names()))
+
+
+def drawn(material: Material, chosen: Sequence[str]) -> tuple[list[Picture], dict[str, str]]:
+    """The pictures of some figures, and why the others have none."""
+    pictures: list[Picture] = []
+    absent: dict[str, str] = {}
+    for name in chosen:
+        try:
+            pictures += figure(name)(material)
+        except ResultsError as error:
+            absent[name] = str(error)
+    return _named_apart(pictures), absent
+
+
+def _named_apart(pictures: Sequence[Picture]) -> list[Picture]:
+    """Two workloads can be the same but for signs that no file name has."""
+    seen: Counter[str] = Counter()
+    apart = []
+    for picture in pictures:
+        seen[picture.name] += 1
+        n_alike = seen[picture.name]
+        apart.append(picture if n_alike == 1 else replace(picture, name=f"{picture.name}.{n_alike}"))
+    return apart
 
 
 @contextmanager

@@ -14,10 +14,12 @@ import numpy as np
 from analysis.cli import printable
 from analysis.cutoff import AccuracyModel, Cutoff, accuracy_models, cutoffs
 from analysis.figures.drawing import Material, Picture, canvas, line_style, nothing, shortened, slug, styled, time_label
-from analysis.load import SIMULATED, rows
+from analysis.load import SIMULATED, Results, rows
 from analysis.runs import runs_table
 from analysis.windows import Group, Values, Windows, completed_work, fit_windows, uncut_tasks
 
+_Groups = Mapping[Group, Mapping[str, Windows]]
+_Models = Mapping[tuple[str, int], AccuracyModel]
 _N_TAUS = 240
 _MAX_GROUPS = 4
 _MARKED = {"parity": ("0.2", "--"), "accuracy": ("#009E73", "-."), "knee": ("#D55E00", ":")}
@@ -33,25 +35,27 @@ class _Panel:
 
 def draw(material: Material) -> list[Picture]:
     """One picture for each of the largest E of a workload, batch size and clock."""
-    results = material.results
-    groups, _ = fit_windows(results)
+    groups, models = learnt(material.results)
     if not groups:
         raise nothing("cutoffs", "no fit without a cutoff is on record with its processor")
-    uncut = uncut_tasks(results)
-    models = accuracy_models(run for run in rows(runs_table(results)) if (run["run_id"], run["task"]) in uncut)
     largest = {(group.workload, group.batch_size, group.clock): group for group in sorted(groups)}
-    return [
-        _picture(
-            _Panel(
-                group,
-                groups[group],
-                models.get((group.workload, group.batch_size), AccuracyModel.fit({})),
-                cutoffs({group: groups[group]}, models),
-            ),
-            number,
+    panels = [
+        _Panel(
+            group,
+            groups[group],
+            models.get((group.workload, group.batch_size), AccuracyModel.fit({})),
+            cutoffs({group: groups[group]}, models),
         )
-        for number, group in enumerate(list(largest.values())[:_MAX_GROUPS])
+        for group in list(largest.values())[:_MAX_GROUPS]
     ]
+    return [_picture(panel, number) for number, panel in enumerate(panels)]
+
+
+def learnt(results: Results) -> tuple[_Groups, _Models]:
+    """What `analysis.cutoff.cutoffs` wants to know: fit windows and accuracy models of the runs without a cutoff."""
+    groups, _ = fit_windows(results)
+    uncut = uncut_tasks(results)
+    return groups, accuracy_models(run for run in rows(runs_table(results)) if (run["run_id"], run["task"]) in uncut)
 
 
 def _picture(panel: _Panel, number: int) -> Picture:
