@@ -74,6 +74,7 @@ class Report:
     warnings: tuple[str, ...]
     workloads: tuple[Workload, ...]
     cutoffs: Table
+    no_cutoffs: tuple[str, ...]
     pictures: tuple[Picture, ...]
     not_drawn: Mapping[str, str]
     runs: Table
@@ -88,11 +89,13 @@ def report(material: Material) -> Report:
     results = material.results
     pictures, not_drawn = drawn(material, names())
     tasks = choice.finished(results)
+    learnt_cutoffs = cutoffs(*learnt(results))
     return Report(
         summary=tuple(_summary(results, tasks)),
         warnings=tuple(results.warnings),
         workloads=tuple(_workload(name, number, shown) for number, (name, shown) in enumerate(tasks.items())),
-        cutoffs=_cutoffs(results),
+        cutoffs=_cutoffs(learnt_cutoffs),
+        no_cutoffs=_no_cutoffs(learnt_cutoffs),
         pictures=tuple(sorted(pictures, key=lambda picture: _order(picture.name))),
         not_drawn=not_drawn,
         runs=_runs(results),
@@ -132,6 +135,7 @@ def _workload(name: str, number: int, shown: Sequence[choice.Shown]) -> Workload
     cells = [
         (
             point.label,
+            _standing(analysis, point),
             point.n,
             point.accuracy,
             point.accuracy_sd,
@@ -143,13 +147,24 @@ def _workload(name: str, number: int, shown: Sequence[choice.Shown]) -> Workload
             point.provenance.value,
             point.work_done,
             point.n_failures,
-            _standing(analysis, point),
+            analysis.dominated_by.get(point.label),
         )
         for point in analysis.points
     ]
     columns = (
-        *("configuration", "n", "accuracy", "± sd", "time (s)", "± sd (s)", "time is", "energy (J)", "± err (J)"),
-        *("energy is", "work done", "failures", "front"),
+        *(
+            "configuration",
+            "on front",
+            "n",
+            "accuracy",
+            "± sd",
+            "time (s)",
+            "± sd (s)",
+            "time is",
+            "energy (J)",
+            "± err (J)",
+        ),
+        *("energy is", "work done", "failures", "dominated by"),
     )
     return Workload(
         name,
@@ -167,8 +182,7 @@ def _workload(name: str, number: int, shown: Sequence[choice.Shown]) -> Workload
 def _standing(analysis: Analysis, point: Point) -> str:
     if point.label not in analysis.dominated_by:
         return "incomplete"
-    by = analysis.dominated_by[point.label]
-    return f"dominated by {by}" if by else "on the front"
+    return "no" if analysis.dominated_by[point.label] else "yes"
 
 
 def _reasons(analysis: Analysis) -> list[str]:
@@ -200,12 +214,24 @@ def _beside(point: Point, best: Point) -> str:
     )
 
 
-def _cutoffs(results: Results) -> Table:
+def _cutoffs(made: Sequence[Cutoff]) -> Table:
     columns = (
         *("workload", "E", "batch", "kind", "processor", "τ (s)", "90 % from (s)", "to (s)", "work done"),
         *("round / reference", "reference", "times are", "note"),
     )
-    return Table.of("cutoffs", "Cutoffs from runs without one", columns, map(_cutoff, cutoffs(*learnt(results))))
+    return Table.of(
+        "cutoffs", "Cutoffs from runs without one", columns, [_cutoff(one) for one in made if one.tau_s is not None]
+    )
+
+
+def _no_cutoffs(made: Sequence[Cutoff]) -> tuple[str, ...]:
+    """What has none, and why, each once."""
+    lacking = [one for one in made if one.tau_s is None]
+    return tuple(
+        dict.fromkeys(
+            f"{one.workload}, E={one.epochs}, batch {one.batch_size}, {one.kind}: {one.note}" for one in lacking
+        )
+    )
 
 
 def _cutoff(cutoff: Cutoff) -> tuple[Cell, ...]:
@@ -316,7 +342,7 @@ def _sensor(device: str, info: Mapping[str, Any], meter: str) -> tuple[str, ...]
         state, why = "in use" if in_use else "available", _word(info.get("notes"), 400)
     else:
         state = "not here" if info.get("absent") is True else "refused"
-        why = " ".join(part for part in (_word(info.get("reason"), 400), _word(info.get("remedy"), 400)) if part)
+        why = ". ".join(part for part in (_word(info.get("reason"), 400), _word(info.get("remedy"), 400)) if part)
     return device, name, state, _word(info.get("provenance")), _word(info.get("scope")), why
 
 
@@ -380,6 +406,7 @@ def document(made: Report) -> Row:
             }
             for one in made.workloads
         ],
+        "no_cutoffs": list(made.no_cutoffs),
         **{table.key: _records(table) for table in tables},
         "figures": [
             {"name": picture.name, "title": picture.title, "caption": picture.caption} for picture in made.pictures

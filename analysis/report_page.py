@@ -20,6 +20,7 @@ from analysis.report_content import Cell, Origin, Report, Table, Workload
 MAX_SVG_BYTES = 400_000
 """A larger figure goes in as PNG, whose size its pixels bound."""
 _FILTER_FROM_ROWS = 4
+_LONG = 40  # letters: such a cell gets lines of its own, all others stay on one
 _CSP = (
     "default-src 'none'; img-src data:; script-src 'sha256-{script}'; style-src 'sha256-{style}'; "
     "base-uri 'none'; form-action 'none'"
@@ -50,8 +51,14 @@ def _hash(template: str, tag: str) -> str:
 
 def _body(report: Report, title: str) -> Html:
     sections = [
-        _section("choose", "What to choose", *map(_workload, report.workloads), _table(report.cutoffs)),
-        _section("figures", "Figures", *map(_figure, report.pictures), _list(_not_drawn(report.not_drawn))),
+        _section(
+            "choose",
+            "What to choose",
+            *map(_workload, report.workloads),
+            _table(report.cutoffs),
+            _list(report.no_cutoffs, "notes"),
+        ),
+        _section("figures", "Figures", *map(_figure, report.pictures), _list(_not_drawn(report.not_drawn), "notes")),
         _section("ran", "What was run", _table(report.runs), _list(report.warnings)),
         _section("failures", "Failures", _table(report.failures, "No failure is on record.")),
         _section("measured", "What was measured, and what was not", _table(report.devices), _table(report.sensors)),
@@ -115,7 +122,7 @@ def _filter(table: Table) -> Html:
 
 def _cell(cell: Cell) -> Html:
     if isinstance(cell, str):
-        return element("td", cell)
+        return element("td", cell, class_="long" if len(cell) > _LONG else None)
     if cell is None:
         return element("td", data_sort="")
     shown = str(cell) if isinstance(cell, int) else words.number(cell)
@@ -126,7 +133,7 @@ def _figure(picture: Picture) -> Html:
     svg = picture.encoded("svg")
     kind, data = ("svg+xml", svg) if len(svg) <= MAX_SVG_BYTES else ("png", picture.encoded("png"))
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    image = element("img", src=source, alt=f"{picture.title}. {picture.caption}", loading="lazy")
+    image = element("img", src=source, alt=f"{picture.title}. {picture.caption}")
     frame = element("div", image, class_="wide paper", tabindex="0", role="region", aria_label=picture.title)
     return element(
         "figure", element("h3", picture.title), frame, element("figcaption", picture.caption), id=picture.name

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from analysis.cli import printable
 from analysis.configurations import grouped, has_cutoff
-from analysis.load import Results, rows
+from analysis.load import SIMULATED, Results, rows
 from analysis.runs import runs_table
 from profiler.records import Row
 
@@ -27,10 +27,13 @@ class Shown:
 
 
 def finished(results: Results) -> dict[str, list[Shown]]:
-    """Workload -> its finished tasks, labelled as in the tables, by clients, epochs and label."""
+    """Workload -> its finished tasks, labelled as in the tables, by clients, epochs and label.
+
+    Simulated tasks are `WORKLOAD (simulated)`: a picture of both would compare what cannot be compared.
+    """
     by_workload: defaultdict[str, list[Row]] = defaultdict(list)
     for run in rows(runs_table(results)):
-        by_workload[printable(run["workload"])].append(run)
+        by_workload[printable(run["workload"]) + (" (simulated)" if run["clock"] == SIMULATED else "")].append(run)
     return {
         workload: sorted((Shown(label, run) for label, runs in grouped(members).items() for run in runs), key=_order)
         for workload, members in sorted(by_workload.items())

@@ -6,7 +6,6 @@ energy. Colours are safe for colour-blind eyes and the marks differ in grey prin
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
-from analysis.cli import printable
 from analysis.configurations import Point
+from analysis.figures import choice
 from analysis.figures.drawing import Material, Picture, canvas, nothing, slug, styled
 from analysis.files import write_atomically
-from analysis.load import rows
 from analysis.pareto import Analysis, Front, analyse
-from analysis.runs import runs_table
 from profiler.quantities import Provenance
-from profiler.records import Row
 
 _AXES = {"time_s": ("time", "s", 60.0, "min"), "energy_j": ("energy", "J", 1000.0, "kJ")}
 # Offsets that labels try in turn, in points: right below first, since a front rises to the right.
@@ -48,10 +44,8 @@ class _Scale:
 
 def draw(material: Material) -> list[Picture]:
     """One picture a workload, over all its configurations; energy is gross."""
-    by_workload: defaultdict[str, list[Row]] = defaultdict(list)
-    for run in rows(runs_table(material.results)):
-        by_workload[printable(run["workload"])].append(run)
-    analyses = {workload: analyse(runs) for workload, runs in sorted(by_workload.items())}
+    tasks = choice.finished(material.results)
+    analyses = {workload: analyse([shown.task for shown in members]) for workload, members in tasks.items()}
     pictures = [_picture(workload, found) for workload, found in analyses.items() if any(f.labels for f in found.pairs)]
     if not pictures:
         raise nothing("fronts", "no configuration has an accuracy and a cost")

@@ -130,12 +130,15 @@ def trace(rail: str, t_ns: Values, values: Values, is_counter: bool) -> Trace:
     return Trace(rail, edges_s, powers_w)
 
 
-def _edges(times_s: Values) -> npt.NDArray[np.intp]:
-    """Samples at about even times, two periods apart or more: extra ones at span edges would make spikes."""
+def _edges(times_s: Values) -> list[int]:
+    """Indices of samples two periods apart or more: the extra ones that a sampler takes at span edges make spikes."""
     period_s = float(np.median(np.diff(times_s)))
-    n_bins = int((times_s[-1] - times_s[0]) / (2 * period_s)) if period_s > 0 else times_s.size - 1
-    grid_s = np.linspace(times_s[0], times_s[-1], min(max(n_bins, 1), MAX_POINTS) + 1)
-    return np.unique(np.append(np.searchsorted(times_s, grid_s[:-1]), times_s.size - 1))
+    apart_s = max(2 * period_s, (times_s[-1] - times_s[0]) / MAX_POINTS)
+    edges = [0]
+    while (after := int(np.searchsorted(times_s, times_s[edges[-1]] + apart_s))) < times_s.size and after > edges[-1]:
+        edges.append(after)
+    last = times_s.size - 1
+    return edges if edges[-1] == last else [*edges, last]
 
 
 def _picture(material: Material, workload: str, panels: Sequence[tuple[choice.Shown, list[Trace]]]) -> Picture:
