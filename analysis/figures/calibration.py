@@ -1,109 +1,125 @@
-"""A new board's steps as it warms up: does it slow down for heat, and had the calibration seen enough of it?"""
+"""A new board's steps as it warms up: does heat slow it down, and had the calibration seen enough of it?
+
+Reads of a file of `harness.calibrate` what it draws: for each of its points a trace of mean step times, and the curve
+a + b (1 - exp(-t / k)) by which the calibration continues them.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from analysis.cli import printable
-from analysis.figures.drawing import MAX_POINTS, Material, Picture, canvas, nothing, styled
+from analysis.figures.drawing import Material, Picture, canvas, nothing, shortened, slug, styled
 from analysis.load import read_json
 from profiler.errors import ResultsError
 
-MAX_STEPS = 2_000_000
-_MAX_PICTURES = 8
+_MAX_FILES = 8
+_MAX_PANELS = 4
+_MAX_TRACE = 10_000
+_CLOCKS = {"system": "measured", "simulated": "simulated"}
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
-    """The steps of a calibration in order: `ends_s` since its start and `durations_s`, float64[n], n at least 2."""
+class Course:
+    """How one workload's steps went: `steps_s` about `times_s` since training began, and the fitted curve a, b, k."""
 
-    device: str
-    workload: str
-    is_simulated: bool
-    ends_s: npt.NDArray[np.float64]
-    durations_s: npt.NDArray[np.float64]
+    name: str
+    times_s: tuple[float, ...]
+    steps_s: tuple[float, ...]
+    curve: tuple[float, float, float]
+    is_throttled: bool
+
+    def predicted_s(self, time_s: float) -> float:
+        first_s, added_s, constant_s = self.curve
+        return first_s - added_s * math.expm1(-time_s / constant_s)
 
 
 def draw(material: Material) -> list[Picture]:
     """One picture a calibration file."""
     if not material.calibrations:
-        raise nothing("calibrations", "no file of harness.calibrate is given; name one with --calibration")
-    paths = material.calibrations[:_MAX_PICTURES]
-    return [_picture(read_steps(path), number) for number, path in enumerate(paths)]
+        raise nothing("calibrations", "no file of harness.calibrate was given with --calibration")
+    return [_picture(path) for path in material.calibrations[:_MAX_FILES]]
 
 
-def read_steps(path: Path) -> Steps:
-    """The steps of a calibration file, `step_s` with `step_end_s`. Raises ResultsError where they are not there."""
+def read_courses(path: Path) -> tuple[str, str, list[Course]]:
+    """Device, origin of its times and the courses of a file. Raises ResultsError on anything but a calibration."""
     document = read_json(path)
-    durations_s, ends_s = (_numbers(path, document, key) for key in ("step_s", "step_end_s"))
-    if durations_s.size != ends_s.size or durations_s.size < 2 or (np.diff(ends_s) < 0).any():
-        raise _refused(path, "'step_end_s' must have a time for each of 2 or more 'step_s', in order")
-    return Steps(
-        device=_text(document, "device", path.stem),
-        workload=_text(document, "workload", "workload not named"),
-        is_simulated=document.get("clock") == "simulated",
-        ends_s=ends_s,
-        durations_s=durations_s,
-    )
+    clock, points = document.get("clock"), document.get("points")
+    if not isinstance(points, list) or not points or clock not in _CLOCKS:
+        raise _refused(path, "it has no 'points', or no 'clock' that is known")
+    device = printable(str(document.get("device") or path.stem))[:60]
+    try:
+        courses = [_course(point) for point in points[:_MAX_PANELS]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _refused(path, f"a point of it cannot be read: {error!r:.80}") from None
+    return device, _CLOCKS[str(clock)], courses
 
 
-def _numbers(path: Path, document: Mapping[str, Any], key: str) -> npt.NDArray[np.float64]:
-    values = document.get(key)
-    if not isinstance(values, list) or len(values) > MAX_STEPS or not all(map(_is_duration, values)):
-        raise _refused(path, f"{key!r} must be a list of at most {MAX_STEPS} numbers, none below 0")
-    return np.array(values, dtype=np.float64)
+def _course(point: Mapping[str, Any]) -> Course:
+    trace, curve = point["trace"], point["curve"]
+    if not 2 <= len(trace) <= _MAX_TRACE:
+        raise ValueError(f"a trace of {len(trace)} pairs")
+    times_s, steps_s = zip(*((_positive(time_s), _positive(step_s)) for time_s, step_s in trace), strict=True)
+    if any(after < before for before, after in pairwise(times_s)):
+        raise ValueError("a trace that is not in order of time")
+    first_s, constant_s = _positive(curve["first_s"]), _positive(curve["constant_s"])
+    name = f"{printable(str(point['workload']))[:40]}, batch {printable(str(point['batch_size']))[:12]}"
+    added_s = _positive(curve["added_s"])
+    return Course(name, times_s, steps_s, (first_s, added_s, constant_s or 1.0), point.get("is_throttled") is True)
 
 
-def _is_duration(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+def _positive(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ValueError(f"{value!r:.20} is no number from 0")
+    return float(value)
 
 
 def _refused(path: Path, problem: str) -> ResultsError:
-    return ResultsError(f"{path}: {problem}.", remedy="Write it anew with `python -m harness.calibrate`.")
+    return ResultsError(f"{path}: {problem}.", remedy="Write one with: python -m harness.calibrate -o FILE")
 
 
-def _text(document: Mapping[str, Any], key: str, otherwise: str) -> str:
-    return printable(str(document.get(key) or otherwise))[:60]
-
-
-def _picture(steps: Steps, number: int) -> Picture:
-    kind = "simulated" if steps.is_simulated else "measured"
-    edges = np.unique(np.linspace(0, steps.durations_s.size, min(steps.durations_s.size, MAX_POINTS // 6) + 1).round())
-    groups = np.split(np.arange(steps.durations_s.size), edges[1:-1].astype(int))
-    ends_s = [float(steps.ends_s[group[-1]]) for group in groups]
-    medians_s = [float(np.median(steps.durations_s[group])) for group in groups]
-    low_s, high_s = (
-        [float(np.quantile(steps.durations_s[group], quantile)) for group in groups] for quantile in (0.05, 0.95)
-    )
+def _picture(path: Path) -> Picture:
+    device, kind, courses = read_courses(path)
     with styled():
-        figure = canvas(8.0, 3.4)
-        axes = figure.subplots()
-        axes.fill_between(ends_s, low_s, high_s, color="#56B4E9", alpha=0.45, linewidth=0, label="5 % to 95 % of steps")
-        axes.plot(ends_s, medians_s, color="#0072B2", linewidth=1.4, label="median step")
-        axes.axhline(
-            medians_s[0],
-            color="0.35",
-            linestyle="--",
-            linewidth=1,
-            label="median of the first steps: no throttling yet",
-        )
-        simulated = "simulated " if steps.is_simulated else ""
-        axes.set(xlabel=f"{simulated}time since calibration began (s)", ylabel="step (s)", ylim=(0, None))
-        axes.set_title(f"{steps.device}, {steps.workload}: {steps.durations_s.size} steps, {kind}")
-        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+        figure = canvas(8.0, 0.5 + 2.5 * len(courses))
+        panels = figure.subplots(len(courses), 1, squeeze=False)[:, 0]
+        for axes, course in zip(panels, courses, strict=True):
+            _draw(axes, device, course)
+        panels[-1].set_xlabel(f"{'simulated ' if kind == 'simulated' else ''}time since training began (s)")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return Picture(
-        f"calibration-{number}",
-        f"Steps of a new board over time: {steps.device}",
-        f"Step times of a calibration, {kind}: last stretch's median over the first's is "
-        f"{medians_s[-1] / medians_s[0]:.3f}."
-        if medians_s[0]
-        else "Step times of a calibration.",
+        f"calibration-{slug(path.stem)}",
+        f"Steps of {device} as it warms up",
+        f"Mean step times of a calibration, {kind}, and the curve that continues them. {_said(courses)}",
         figure,
+    )
+
+
+def _draw(axes: Any, device: str, course: Course) -> None:
+    until_s = np.linspace(0.0, course.times_s[-1] * 1.25, 200).tolist()
+    axes.plot(course.times_s, course.steps_s, "o", color="#0072B2", markersize=3, label="mean of some steps")
+    fitted = [course.predicted_s(time_s) for time_s in until_s]
+    axes.plot(until_s, fitted, color="#D55E00", linewidth=1.4, label="fitted, and continued")
+    axes.axhline(course.curve[0], color="0.4", linestyle="--", linewidth=1, label="while cool, by the fit")
+    low_s, high_s = min(*course.steps_s, *fitted), max(*course.steps_s, *fitted)
+    margin_s = max(0.15 * (high_s - low_s), 0.02 * high_s)
+    axes.set(ylabel="step (s)", xlim=(0, until_s[-1]), ylim=(max(0.0, low_s - margin_s), high_s + margin_s))
+    found = "slows down" if course.is_throttled else "no slowing down found"
+    axes.set_title(f"{shortened(device, 30)}, {shortened(course.name, 60)}: {found}")
+
+
+def _said(courses: Sequence[Course]) -> str:
+    slowed = [course for course in courses if course.is_throttled]
+    return " ".join(
+        f"{course.name}: heat adds {100 * course.curve[1] / course.curve[0]:.1f} % in the end, with a time constant of "
+        f"{course.curve[2]:.0f} s."
+        for course in slowed
+        if course.curve[0] > 0
     )

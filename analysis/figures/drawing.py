@@ -54,7 +54,7 @@ PHASE_STYLE: Mapping[str, dict[str, Any]] = {
     "download": {"facecolor": "#56B4E9", "hatch": "\\\\\\\\"},
     "receive": {"facecolor": "#004C78", "hatch": ""},
     "fit": {"facecolor": "#E69F00", "hatch": ""},
-    "send": {"facecolor": "#7A4100", "hatch": ""},
+    "send": {"facecolor": "#B9692B", "hatch": "----"},
     "upload": {"facecolor": "#F0E442", "hatch": "////"},
     "evaluate": {"facecolor": "#009E73", "hatch": "||||"},
     "straggler_wait": {"facecolor": "#F3C6B1", "hatch": "xxxx"},
@@ -84,6 +84,9 @@ class Picture:
         """The figure as `png`, `svg` or `pdf`: the same results give the same bytes, for no date is in them."""
         sink = io.BytesIO()
         with styled():
+            if self.figure.get_layout_engine() is not None:  # which would move things a little with every drawing
+                self.figure.draw_without_rendering()
+                self.figure.set_layout_engine("none")
             self.figure.savefig(sink, format=format_, dpi=_DPI, metadata={"Date": None} if format_ == "svg" else None)
         return sink.getvalue()
 
