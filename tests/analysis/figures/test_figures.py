@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -15,9 +18,11 @@ from analysis.figures.__main__ import main
 from analysis.figures.drawing import PHASE_STYLE, Material, Picture, drawn, figure, names
 from analysis.load import Results, load
 from profiler.errors import ResultsError
+from tests.fixtures.documented import install
 from tests.fixtures.results_folder import RunFolder, Task
 from tests.fixtures.timed_rounds import e_tasks, write_timed
 
+ROOT = Path(drawing.__file__).parents[2]
 DRAWN = ("energy", "learning", "pareto", "power", "timeline", "tradeoff")
 
 
@@ -177,3 +182,24 @@ def test_a_hostile_workload_names_no_file_elsewhere(tmp_path: Path) -> None:
     assert len(set(written)) == 2 * len(names_)
     assert {path.resolve().parent for path in written} == {(tmp_path / "out").resolve()}
     assert b"\x1b" not in b"".join(path.read_bytes() for path in written if path.suffix == ".svg")
+
+
+FOREIGN = """
+from analysis.figures.drawing import Picture, canvas
+
+def draw(material):
+    figure = canvas(4, 3)
+    figure.subplots().set_xlabel(f"{len(material.results.rounds)} rounds")
+    return [Picture("mine", "Mine", "A figure of somebody else.", figure)]
+"""
+
+
+def test_a_foreign_figure_is_drawn_by_its_entry_point(tmp_path: Path) -> None:
+    install(tmp_path, "mine", FOREIGN, "[fedmeter.figures]\nmine = mine:draw\n")
+    RunFolder(tmp_path / "results").write([Task("t", rounds=3)])
+    command = [sys.executable, "-W", "error", "-m", "analysis.figures", str(tmp_path / "results"), "--only", "mine"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 rounds" in (tmp_path / "results" / "analysis" / "mine.svg").read_text()
