@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from analysis import cli, fronts, pareto_table
@@ -19,17 +18,13 @@ from analysis.files import write_atomically
 from analysis.load import load, rows
 from analysis.runs import runs_table
 from analysis.where import add_where, refuse_mixed_workloads, where
-from profiler.errors import PreconditionError, ResultsError, UsageError
+from profiler.errors import ResultsError, UsageError
 from profiler.records import Row
 
 OBJECTIVES: Mapping[str, bool] = {"accuracy": True, "time_s": False, "energy_j": False}
 """Objective -> whether more is better."""
-FIGURE_GROUP = "fedmeter.figures"
 _REFERENCE_MARGIN = 0.1
 _ACCURACY_SLACK = 0.01
-
-Draw = Callable[["Analysis", Sequence[Path]], None]
-"""A figure of the entry points `fedmeter.figures`: writes itself to each path, in the format of its suffix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +217,10 @@ def _reference(given: str | None, objectives: Sequence[str]) -> tuple[float, ...
 
 def _write(analysis: Analysis, document: str, folder: Path) -> dict[str, str]:
     """CSV, JSON, report and figure, each of them whole or not at all; what is where."""
+    from analysis.figures.pareto import save  # which stands on this module, and loads matplotlib
+
     figures = [folder / "pareto.png", folder / "pareto.svg"]
-    figure("pareto")(analysis, figures)
+    save(analysis, figures)
     texts = {"pareto.csv": pareto_table.csv_text(analysis), "pareto.json": document + "\n"}
     texts["pareto.md"] = pareto_table.markdown(analysis, figures[0].name)
     for name, content in texts.items():
@@ -233,14 +230,6 @@ def _write(analysis: Analysis, document: str, folder: Path) -> dict[str, str]:
         "figure": ", ".join(str(path) for path in figures),
         "report": str(folder / "pareto.md"),
     }
-
-
-def figure(name: str) -> Draw:
-    """A figure by the name of its entry point. Raises PreconditionError where none is installed under it."""
-    for entry in entry_points(group=FIGURE_GROUP, name=name):
-        draw: Draw = entry.load()
-        return draw
-    raise PreconditionError(f"no figure {name!r} is installed.", remedy="Install fedmeter: pip install -e .")
 
 
 if __name__ == "__main__":

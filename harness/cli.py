@@ -13,6 +13,8 @@ _VERBS = {
     "pareto": ("analysis.pareto", "accuracy/time/energy fronts of results"),
     "cutoff": ("analysis.cutoff", "a cutoff for each processor"),
     "tables": ("analysis.tables", "results in the form of the paper's tables, beside its figures"),
+    "figures": ("analysis.figures.__main__", "figures of results as PNG and SVG"),
+    "report": ("analysis.report", "one page: what was run, what to choose and why, figures, failures, provenance"),
     "load": ("analysis.load", "write results as Parquet tables"),
     "profiler": ("profiler.__main__", "sensors of this machine"),
 }
