@@ -105,8 +105,11 @@ def install(request: Request) -> None:
         if request["requirements"] and not pip_install(request, packages, incoming):
             return
         open(os.path.join(packages, COMPLETE), "w").close()
-        with contextlib.suppress(FileExistsError):  # somebody else was as fast
+        try:
             os.rename(packages, site)
+        except OSError:
+            if not os.path.exists(os.path.join(site, COMPLETE)):  # nobody else was as fast
+                raise
         say(installed=site)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -187,9 +190,11 @@ def supervise(request: Request) -> None:
         environment = dict(os.environ, **request["environment"])
         if request["files"]:
             environment[request["files_variable"]] = own
-        say(ended=supervised(request["command"], environment, own, orders, request["patience_s"]))
+        status = supervised(request["command"], environment, own, orders, request["patience_s"])
     finally:
         shutil.rmtree(own, ignore_errors=True)
+    say(ended=status)
+    os._exit(0)  # an orderly end would wait for the thread that reads stdin, and fail
 
 
 def write_secret(path: str, content: bytes) -> None:

@@ -21,6 +21,7 @@ from harness.launchers.device_side import MARK
 from harness.launchers.local import tethered
 from harness.launchers.ssh_options import SshOptions
 from profiler.errors import DeviceError
+from profiler.files import printable
 
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_ANSWERS = 1000
@@ -59,7 +60,7 @@ _COMPLAINTS = (
 
 def explain(complaint: str) -> tuple[str, str]:
     """The reason and the remedy in what ssh has printed."""
-    last = complaint.strip().splitlines()[-1][:_MAX_COMPLAINT] if complaint.strip() else "ssh ended without a word"
+    last = complaint.strip().splitlines()[-1] if complaint.strip() else "ssh ended without a word"
     for words, reason, remedy in _COMPLAINTS:
         if words in complaint:
             return f"{reason} ({last})", f"{remedy}."
@@ -189,6 +190,8 @@ class Connection:
         self._aborted = threading.Event()
 
     def failure(self, phase: str, reason: str, remedy: str) -> DeviceError:
+        """An error in one line. Much of a reason, and of a remedy, can be the device's words."""
+        reason, remedy = (printable(" ".join(text.split()), _MAX_COMPLAINT) for text in (reason, remedy))
         return DeviceError(f"{self._device}: {phase}: {reason}.", remedy=remedy)
 
     def open(self) -> None:
@@ -292,7 +295,7 @@ class Connection:
             raise self.failure("tunnel", "no answer", "Check the network.") from None
         told = done.stdout.decode(errors="replace").strip()
         if done.returncode or not told.isdigit():
-            reason = done.stderr.decode(errors="replace").strip()[-_MAX_COMPLAINT:]
+            reason = done.stderr.decode(errors="replace")
             raise self.failure("tunnel", f"refused: {reason}", "Set AllowTcpForwarding yes in its sshd_config.")
         return int(told)
 
