@@ -169,7 +169,7 @@ def point_of(records: Sequence[SpanRecord], training: Training, *, is_steady: bo
             f"of which the first {WARMUP_STEPS} do not count.",
             remedy="Give it more --minutes.",
         )
-    found, heat, bins = judge(course), fit_curve(course, training.seed), binned(course)
+    found, heat, bins = judge(course), fit_curve(course, is_steady=is_steady, seed=training.seed), binned(course)
     return Point(
         workload=training.workload,
         options=dict(training.options),

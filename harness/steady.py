@@ -31,7 +31,9 @@ N_REPLICATES = 100
 _BLOCK_BINS = 5
 _MAX_LAG = 2000
 _N_CONSTANTS = 40
-_CONSTANTS = (1 / 30, 2.0)  # of the time seen: heat that comes faster looks like warm-up, slower cannot be told
+_LEAST_CONSTANT = 1 / 30  # of the time seen: heat that comes faster looks like warm-up
+_MOST_CONSTANT, _MOST_CONSTANT_S = 2.0, 600.0  # slower cannot be told; the greater counts, for heat may yet come
+_N_FITTED = 3
 _CHANCE = 1e-3  # stricter than usual, for the constant is searched as well
 
 
@@ -130,27 +132,23 @@ def _drift(course: Course) -> tuple[float, float]:
     return float(slope.slope) * per_s, float(slope.high_slope - slope.low_slope) / 2 * per_s
 
 
-def fit_curve(course: Course, seed: int = 0) -> Throttling:
-    """A constant, or a + b (1 - exp(-t/k)) where an F test says that it fits better than chance would have it.
+def fit_curve(course: Course, *, is_steady: bool, seed: int = 0) -> Throttling:
+    """a + b (1 - exp(-t/k)); a constant where the device is steady and an F test finds no more than chance in the rest.
 
     Least squares over bins, a and b in closed form for each of `_N_CONSTANTS` values of k (variable projection: Golub
-    and Pereyra, SIAM Journal on Numerical Analysis 10, 1973). Between them the replicates carry what the data leave
-    open, k included, to whatever horizon they are asked for.
+    and Pereyra, SIAM Journal on Numerical Analysis 10, 1973). The replicates are never constants: between them they
+    carry what the data leave open, a slow rise included, to whatever horizon they are asked for.
     """
     bins = binned(course)
-    rng = np.random.default_rng(seed)
-    constant_s = np.full(bins.at_s.size, np.average(bins.mean_s, weights=bins.weight))
     best, squares = _least_squares(bins, bins.mean_s[None, :])
     fitted_s = _values(best[0], bins.at_s)
-    spare = effective_n(bins.mean_s - fitted_s) - 3
-    plain = float(bins.weight @ (bins.mean_s - constant_s) ** 2)
+    replicates, _ = _least_squares(bins, _resampled(bins, fitted_s, np.random.default_rng(seed)))
+    mean_s = float(np.average(bins.mean_s, weights=bins.weight))
+    plain = float(bins.weight @ (bins.mean_s - mean_s) ** 2)
+    spare = effective_n(bins.mean_s - fitted_s) - _N_FITTED
     is_found = spare > 0 and best[0, 1] > 0 and _is_better(plain, float(squares[0]), spare)
-    if not is_found:
-        means_s = _resampled(bins, constant_s, 1, rng) @ (bins.weight / bins.weight.sum())
-        curves = [StepCurve(float(value)) for value in np.maximum(means_s, constant_s[0] / 10)]
-        return Throttling(StepCurve(float(constant_s[0])), tuple(curves), is_found=False)
-    replicates, _ = _least_squares(bins, _resampled(bins, fitted_s, 3, rng))
-    return Throttling(_curve(best[0]), tuple(_curve(row) for row in replicates), is_found=True)
+    curve = StepCurve(mean_s) if is_steady and not is_found else _curve(best[0])
+    return Throttling(curve, tuple(_curve(row) for row in replicates), is_found)
 
 
 def _is_better(plain: float, curved: float, spare: float) -> bool:
@@ -166,7 +164,8 @@ def _least_squares(bins: Bins, courses_s: Floats) -> tuple[Floats, Floats]:
     last_s, weight = float(bins.at_s[-1]), bins.weight
     best, squares = np.zeros((len(courses_s), 3)), np.full(len(courses_s), np.inf)
     means_s = courses_s @ weight / weight.sum()
-    for constant_s in last_s * np.geomspace(*_CONSTANTS, _N_CONSTANTS):
+    most_s = max(_MOST_CONSTANT * last_s, _MOST_CONSTANT_S)
+    for constant_s in np.geomspace(_LEAST_CONSTANT * last_s, most_s, _N_CONSTANTS):
         risen = -np.expm1(-bins.at_s / constant_s)
         mean_risen = float(weight @ risen / weight.sum())
         centred = risen - mean_risen
@@ -187,11 +186,11 @@ def _curve(row: Floats) -> StepCurve:
     return StepCurve(float(row[0]), float(row[1]), float(row[2]))
 
 
-def _resampled(bins: Bins, fitted_s: Floats, n_fitted: int, rng: np.random.Generator) -> Floats:
+def _resampled(bins: Bins, fitted_s: Floats, rng: np.random.Generator) -> Floats:
     """float64[N_REPLICATES, n_bins]: the fit plus blocks of its residuals, as wide as they are for what was fitted."""
     n = bins.at_s.size
     scaled = (bins.mean_s - fitted_s) * np.sqrt(bins.weight)
-    spread = math.sqrt(n / max(1, n - n_fitted))
+    spread = math.sqrt(n / max(1, n - _N_FITTED))
     length = min(n, max(_BLOCK_BINS, math.ceil(n / effective_n(scaled))))
     starts = rng.integers(0, n, (N_REPLICATES, -(-n // length)))
     chosen = ((starts[:, :, None] + np.arange(length)) % n).reshape(N_REPLICATES, -1)[:, :n]
