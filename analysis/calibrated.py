@@ -17,7 +17,8 @@ from analysis.known_devices import (
     planned_steps,
 )
 from analysis.load import SYSTEM, Results
-from analysis.new_hardware import HORIZON_S, Accuracies, Known, NewDevice, Recommendation, Wish, recommendations
+from analysis.new_hardware import Accuracies, Known, Recommendation, Wish, recommendations
+from analysis.step_estimates import HORIZON_S, KnownSteps, NewDevice
 from analysis.windows import Group, Windows
 from profiler.calibrations import load_calibration
 from profiler.devices import known_devices
@@ -77,7 +78,7 @@ def recommend(
         *from_published(published()),
         *from_profiles(known_devices()),
     ]
-    known = Known(devices, told.speeds, planned_steps(results), configurations(results), accuracies)
+    known = Known(KnownSteps(devices, told.speeds), planned_steps(results), configurations(results), accuracies)
     return recommendations(device, groups, known, wish)
 
 

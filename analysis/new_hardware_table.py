@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from analysis.cli import printable
-from analysis.new_hardware import ESTIMATED, HORIZON_S, TRANSFERRED, Recommendation
+from analysis.new_hardware import Recommendation
 from analysis.stats import LEVEL, Interval
+from analysis.step_estimates import CALIBRATED, ESTIMATED, HORIZON_S, TRANSFERRED
 
 BASES = {
-    "calibrated": "calibrated: measured on the device itself, with this workload",
+    CALIBRATED: "calibrated: measured on the device itself, with this workload",
     TRANSFERRED: "transferred: estimated from what known devices take, by work that both have run",
     ESTIMATED: "estimated: from speeds that were told, with nothing measured on the device",
 }

@@ -16,9 +16,10 @@ from analysis.calibrated import Told, add_calibration, checked_speed, checked_wi
 from analysis.cutoff import MAX_DROP, SCHEMA_VERSION, accuracy_models
 from analysis.files import write_atomically
 from analysis.load import load, rows
-from analysis.new_hardware import HORIZON_S, KINDS, Recommendation, Wish
+from analysis.new_hardware import KINDS, Recommendation, Wish
 from analysis.new_hardware_table import table
 from analysis.runs import runs_table
+from analysis.step_estimates import HORIZON_S
 from analysis.windows import fit_windows, uncut_tasks
 from profiler.errors import ResultsError
 from profiler.records import Row
