@@ -55,7 +55,8 @@ class StepCurve:
             return self.first_s
         risen = -math.expm1(-horizon_s / self.constant_s) * self.added_s / self.first_s
         slowed_s = self.constant_s * math.log1p(risen)
-        return (self.first_s + self.added_s) * horizon_s / (horizon_s + slowed_s)
+        mean_s = (self.first_s + self.added_s) * horizon_s / (horizon_s + slowed_s)
+        return max(self.first_s, mean_s)  # of the shortest horizons rounding would leave less
 
 
 @dataclass(frozen=True, slots=True)

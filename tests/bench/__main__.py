@@ -17,11 +17,24 @@ from tests.bench.figures import Figure
 from tests.bench.flower import flower, flower_100
 from tests.bench.metering import footprint, sampling, slowdown
 from tests.bench.peers import peers
+from tests.bench.prediction import prediction
 from tests.bench.speed import decoding, folding, fronts, importing
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
     bench.__name__: bench
-    for bench in (importing, sampling, footprint, slowdown, peers, folding, decoding, fronts, flower, flower_100)
+    for bench in (
+        importing,
+        sampling,
+        footprint,
+        slowdown,
+        peers,
+        folding,
+        decoding,
+        fronts,
+        prediction,
+        flower,
+        flower_100,
+    )
 }
 
 LARGE = ("flower_100",)  # a hundred large models
