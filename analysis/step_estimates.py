@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -116,16 +116,10 @@ def calibrated(point: Point, horizon_s: float) -> StepEstimate:
 
 def _transferred(device: NewDevice, wanted: Configuration, known: KnownSteps) -> StepEstimate:
     measured = {configuration_of(point): point for point in device.points}
-    teachers = [
-        one
-        for one in known.devices
-        if one.clock == device.clock and one.name != device.processor and wanted in one.step_s
-    ]
-    shared = [one for one in measured if all(one in teacher.step_s for teacher in teachers)]
-    if not teachers or len(shared) < MIN_POINTS:
+    teachers, shared = _teachers(device, measured, wanted, known)
+    if not teachers:
         raise ResultsError(
-            f"no transfer: {len(teachers)} known devices have run it, and share {len(shared) if teachers else 0} "
-            f"calibrated configurations with this one ({MIN_POINTS} are needed)."
+            f"no transfer: no known device has run it and {MIN_POINTS} of the configurations that were calibrated."
         )
     workloads = {one.workload for one in shared}
     if wanted.workload not in workloads and len(workloads) < least_points():
@@ -145,6 +139,25 @@ def _transferred(device: NewDevice, wanted: Configuration, known: KnownSteps) ->
     note = f"from {len(shared)} points and {', '.join(teacher.name for teacher in teachers)}"
     plain = StepEstimate(float(found.value[0]), (low_s, high_s), start_s, TRANSFERRED, note)
     return _with_common_power(plain, [measured[one] for one in shared])
+
+
+def _teachers(
+    device: NewDevice, measured: Iterable[Configuration], wanted: Configuration, known: KnownSteps
+) -> tuple[list[KnownDevice], list[Configuration]]:
+    """Known devices that have run what is wanted, and what all of them and the new one have run: `MIN_POINTS` or more.
+
+    As many devices as leave so many points, those first that share most.
+    """
+    of_it = [one for one in known.devices if wanted in one.step_s and one.clock == device.clock]
+    of_it = [one for one in of_it if one.name != device.processor]
+    teachers: list[KnownDevice] = []
+    shared = list(measured)
+    for teacher in sorted(of_it, key=lambda one: -sum(configuration in one.step_s for configuration in shared)):
+        left = [configuration for configuration in shared if configuration in teacher.step_s]
+        if len(left) >= MIN_POINTS:
+            teachers.append(teacher)
+            shared = left
+    return teachers, shared
 
 
 def _points(teachers: Sequence[KnownDevice], some: Sequence[Configuration]) -> Points:

@@ -171,6 +171,26 @@ def test_wrong_usage_is_refused(results: Path, arguments: list[str]) -> None:
     assert main([str(results), *arguments]) == 2
 
 
+def test_a_size_that_was_not_calibrated_is_transferred_from_calibrations_of_others(
+    results: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """`fast` of the results knows one size alone and must not stand in the way of one that knows them all."""
+
+    def board(processor: str, scale: float, sizes: list[int]) -> str:
+        points = [point(scale * (size + 20) / 400, batch_size=size, start_s=0.0) for size in sizes]
+        return write(tmp_path, calibration(*points, processor=processor), f"{processor}.json")
+
+    others = [4 * n for n in range(1, 14) if n != 4]
+    made = recommended(
+        *(results, capsys, "--calibration", board("board", 2.0, others)),
+        *("--known", board("other", 1.0, [16, *others])),
+    )
+    work = made["work"]
+    assert (work["basis"], work["time_provenance"]) == ("transferred", "estimated")
+    assert work["step_s"] == pytest.approx(2 * 36 / 400, rel=0.02)
+    assert "from 12 points and other" in str(work["note"])
+
+
 # Step times
 
 
@@ -223,7 +243,7 @@ def test_another_workload_is_refused_unless_many_were_calibrated() -> None:
 @pytest.mark.parametrize(
     ("n", "wanted", "noise", "said"),
     [
-        (9, Configuration("w0", 20), 0.05, "10 are needed"),
+        (9, Configuration("w0", 20), 0.05, "no known device has run it and 10 of"),
         (12, Configuration("w0", 1000), 0.05, "outside of what was calibrated"),
         (12, Configuration("w0", 20), 2.0, "it could take"),
     ],
