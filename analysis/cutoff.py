@@ -1,6 +1,7 @@
 """A cutoff τ for every processor, learnt from runs without one.
 
 python -m analysis.cutoff results/ [-o cutoffs.json] [--kind parity|knee|accuracy] [--reference PROCESSOR]
+    [--calibration new-board.json]
 
 parity     τ_p = median W_ref - max(0, median c_p - median c_ref): p's round ends with the reference's
 accuracy   the smallest τ, the same for all, whose predicted accuracy is within --max-drop of the uncut one
@@ -23,9 +24,12 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from analysis import cli, fronts
+from analysis.calibrated import Told, add_calibration, entry, recommend
 from analysis.cutoff_table import table
 from analysis.files import write_atomically
 from analysis.load import SIMULATED, Results, load, rows
+from analysis.new_hardware import Recommendation, Wish
+from analysis.new_hardware_table import table as new_hardware_table
 from analysis.runs import runs_table
 from analysis.stats import Interval, Values, bootstrap_interval
 from analysis.windows import Group, Windows, completed_work, fit_windows, uncut_tasks
@@ -291,6 +295,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument(
         "--max-drop", type=float, default=MAX_DROP, help="accuracy to give up at most, 0..1 (%(default)s)"
     )
+    add_calibration(made)
     return cli.run(made, _command, argv)
 
 
@@ -305,15 +310,22 @@ def _command(arguments: argparse.Namespace) -> int:
         cli.choose("--reference", arguments.reference, {name for by in groups.values() for name in by})
     uncut = uncut_tasks(results)
     runs = [run for run in rows(runs_table(results)) if (run["run_id"], run["task"]) in uncut]
-    made = cutoffs(groups, accuracy_models(runs), reference=arguments.reference, max_drop=arguments.max_drop)
+    models = accuracy_models(runs)
+    made = cutoffs(groups, models, reference=arguments.reference, max_drop=arguments.max_drop)
+    new: list[Recommendation] = []
+    if arguments.calibration:
+        new = recommend(
+            results, groups, models, Told(arguments.calibration), Wish(arguments.reference, arguments.max_drop)
+        )
     cli.say(*(f"note: {line}" for line in _remarks(groups, arguments.reference)))
     document = _document(arguments.kind, made, results, len(uncut))
-    everything = {**document, "cutoffs": [_entry(cutoff) for cutoff in made]}
+    everything = {**document, "cutoffs": [*(_entry(cutoff) for cutoff in made), *map(entry, new)]}
     try:  # the file first, for a reader of the table may leave early (`| head`)
         if arguments.output is not None:
-            _write(arguments.output, document, made, arguments.kind)
+            _write(arguments.output, document, made, arguments.kind, new)
     finally:
-        print(json.dumps(everything, indent=2, allow_nan=False) if arguments.json else table(made), flush=True)
+        text = "\n\n".join([table(made), *([new_hardware_table(new)] if new else [])])
+        print(json.dumps(everything, indent=2, allow_nan=False) if arguments.json else text, flush=True)
     return 0
 
 
@@ -357,7 +369,7 @@ def _entry(cutoff: Cutoff) -> Row:
     return entry
 
 
-def _write(path: Path, document: Row, made: Sequence[Cutoff], kind: str) -> None:
+def _write(path: Path, document: Row, made: Sequence[Cutoff], kind: str, new: Sequence[Recommendation] = ()) -> None:
     chosen, doubled = _measured_first([cutoff for cutoff in made if cutoff.kind == kind])
     available = [cutoff for cutoff in chosen if cutoff.tau_s is not None]
     lacking = [f"{c.workload}, {c.processor}, E={c.epochs}: {c.note}" for c in chosen if c.tau_s is None]
@@ -366,7 +378,8 @@ def _write(path: Path, document: Row, made: Sequence[Cutoff], kind: str) -> None
             f"no {kind} cutoff can be given, {path} is not written: {'; '.join(lacking) or 'no groups'}.",
             remedy="Choose another --kind or --reference, or run the missing E without a cutoff.",
         )
-    write_atomically(path, json.dumps({**document, "cutoffs": [_entry(c) for c in available]}, indent=2) + "\n")
+    entries = [*map(_entry, available), *(entry(one) for one in new if one.kind == kind and one.tau_s is not None)]
+    write_atomically(path, json.dumps({**document, "cutoffs": entries}, indent=2) + "\n")
     cli.say(*(f"note: not in {path}: {cli.printable(line)}" for line in [*lacking, *doubled]))
     n_simulated = sum(cutoff.time_provenance == "simulated" for cutoff in available)
     cli.say(f"wrote {path}: {len(available)} {kind} cutoffs" + (f", {n_simulated} simulated" if n_simulated else ""))

@@ -17,6 +17,7 @@ from tests.bench.figures import Figure
 from tests.bench.flower import flower, flower_100, flower_1000
 from tests.bench.metering import footprint, sampling
 from tests.bench.peers import peers
+from tests.bench.prediction import prediction
 from tests.bench.simulation import simulation
 from tests.bench.slowdown import slowdown
 from tests.bench.speed import decoding, folding, fronts, importing
@@ -38,6 +39,7 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
         flower,
         flower_100,
         flower_1000,
+        prediction,
     )
 }
 
