@@ -23,6 +23,7 @@ from analysis.pareto_options import Options, add_options, options
 from analysis.replication import Attainment, attainment, front_probabilities
 from analysis.resolution import EXACT, Resolution, boxes
 from analysis.runs import EVERY_ROUND, runs_table
+from analysis.spans import FIT_WORK
 from analysis.targets import ToTarget, to_target
 from analysis.where import add_where, refuse_mixed_workloads, where
 from profiler.errors import PreconditionError, ResultsError
@@ -198,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(arguments: argparse.Namespace) -> int:
     asked = options(arguments)
-    results = load(arguments.results)
+    results = load(arguments.results, FIT_WORK)
     cli.say(*(f"note: {warning}" for warning in results.warnings))
     analysis = _answer(asked, results, arguments.where)
     if not analysis.front.labels and not any(front.labels for front in analysis.pairs):
