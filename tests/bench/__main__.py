@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from tabulate import tabulate
 
+from tests.bench.analysis import million, results, results_10m
 from tests.bench.figures import Figure
 from tests.bench.flower import flower, flower_100
 from tests.bench.metering import footprint, sampling, slowdown
@@ -32,6 +33,9 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
         folding,
         decoding,
         fronts,
+        million,
+        results,
+        results_10m,
         simulation,
         training,
         flower,
@@ -39,7 +43,7 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
     )
 }
 
-LARGE = ("flower_100",)  # a hundred large models
+LARGE = ("flower_100", "results_10m")  # a hundred large models; 7 GB of results
 
 
 def main(argv: Sequence[str] | None = None) -> int:
