@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from tabulate import tabulate
 
+from tests.bench.analysis import million, results, results_10m
 from tests.bench.figures import Figure
 from tests.bench.flower import flower, flower_100, flower_1000
 from tests.bench.metering import footprint, sampling
@@ -34,6 +35,9 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
         folding,
         decoding,
         fronts,
+        million,
+        results,
+        results_10m,
         simulation,
         training,
         flower,
@@ -43,7 +47,8 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
     )
 }
 
-LARGE = ("flower_100", "flower_1000")  # a hundred large models, a thousand clients
+# a hundred large models, a thousand clients, 7 GB of results
+LARGE = ("flower_100", "flower_1000", "results_10m")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
