@@ -115,16 +115,20 @@ def _order(name: str) -> tuple[int, str]:
 
 def _summary(results: Results, tasks: Mapping[str, Sequence[choice.Shown]]) -> list[str]:
     n_finished = sum(len(shown) for shown in tasks.values())
-    devices = {(run_id, device) for run_id, by_id in results.devices.items() for device in by_id if device != _HOST}
+    devices = {device for by_id in results.devices.values() for device in by_id if device != _HOST}
     rows_ = [shown.task for members in tasks.values() for shown in members]
     lines = [
-        f"{len(results.runs)} runs, {n_finished} of {len(results.tasks)} tasks finished, {len(results.rounds)} rounds, "
-        f"{len({device for _, device in devices})} devices; workloads: {', '.join(tasks)}.",
+        f"{_count(len(results.runs), 'run')}, {n_finished} of {_count(len(results.tasks), 'task')} finished, "
+        f"{_count(len(results.rounds), 'round')}, {_count(len(devices), 'device')}; workloads: {', '.join(tasks)}.",
         *words.origins_of_times(words.TIME_PROVENANCE[task["clock"]] for task in rows_),
         *words.origins_of_energies(Provenance(task["provenance"]) for task in rows_),
     ]
     n_failures = len(results.failures)
-    return [*lines, f"{n_failures} failures are on record." if n_failures else "No failure is on record."]
+    return [*lines, f"{_count(n_failures, 'failure')} on record." if n_failures else "No failure is on record."]
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 # What to choose

@@ -61,7 +61,12 @@ def _body(report: Report, title: str) -> Html:
         _section("figures", "Figures", *map(_figure, report.pictures), _list(_not_drawn(report.not_drawn), "notes")),
         _section("ran", "What was run", _table(report.runs), _list(report.warnings)),
         _section("failures", "Failures", _table(report.failures, "No failure is on record.")),
-        _section("measured", "What was measured, and what was not", _table(report.devices), _table(report.sensors)),
+        _section(
+            "measured",
+            "What was measured, and what was not",
+            _table(report.devices),
+            _table(report.sensors, "No sensor of a meter is on record."),
+        ),
         _section("reproduce", "How to have it again", *map(_origin, report.origins)),
     ]
     links = [("choose", "Choose"), ("figures", "Figures"), ("ran", "Runs"), ("failures", "Failures")]

@@ -121,7 +121,7 @@ def test_failures_are_listed_with_their_reasons(tmp_path: Path) -> None:
     failing(tmp_path, "connection lost")
     found = made(tmp_path)
     assert found.failures.rows == (("20261123T000000-aaaa", "t", 1, "fast-0", "fit", "connection lost 0"),)
-    assert "1 failures are on record." in found.summary
+    assert "1 failure on record." in found.summary
 
 
 def test_how_to_have_it_again(tmp_path: Path) -> None:
