@@ -15,7 +15,8 @@ from importlib.resources import files
 from analysis import words
 from analysis.figures.drawing import Picture
 from analysis.hypertext import Html, element, join, lines
-from analysis.report_content import Cell, Origin, Report, Table, Workload
+from analysis.report_content import Report, Workload
+from analysis.report_record import Cell, Origin, Table
 
 MAX_SVG_BYTES = 400_000
 """A larger figure goes in as PNG, whose size its pixels bound."""

@@ -15,8 +15,9 @@ from analysis.figures.drawing import Material
 from analysis.hypertext import Html, element, lines, text
 from analysis.load import load
 from analysis.report import main
-from analysis.report_content import MAX_TABLE_ROWS, Report, Table, report
+from analysis.report_content import Report, report
 from analysis.report_page import page
+from analysis.report_record import MAX_TABLE_ROWS, Table
 from profiler.records import Row
 from tests.fixtures.results_folder import WALL, RunFolder, Task
 from tests.fixtures.timed_rounds import e_tasks, write_timed
