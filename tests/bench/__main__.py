@@ -15,13 +15,29 @@ from tabulate import tabulate
 
 from tests.bench.figures import Figure
 from tests.bench.flower import flower, flower_100
-from tests.bench.metering import footprint, sampling, slowdown
+from tests.bench.metering import footprint, sampling
 from tests.bench.peers import peers
+from tests.bench.simulation import simulation
+from tests.bench.slowdown import slowdown
 from tests.bench.speed import decoding, folding, fronts, importing
+from tests.bench.training import training
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
     bench.__name__: bench
-    for bench in (importing, sampling, footprint, slowdown, peers, folding, decoding, fronts, flower, flower_100)
+    for bench in (
+        importing,
+        sampling,
+        footprint,
+        slowdown,
+        peers,
+        folding,
+        decoding,
+        fronts,
+        simulation,
+        training,
+        flower,
+        flower_100,
+    )
 }
 
 LARGE = ("flower_100",)  # a hundred large models
