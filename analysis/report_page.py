@@ -15,7 +15,8 @@ from importlib.resources import files
 from analysis import words
 from analysis.figures.drawing import Picture
 from analysis.hypertext import Html, element, join, lines
-from analysis.report_content import Cell, Origin, Report, Table, Workload
+from analysis.report_content import Report, Workload
+from analysis.report_record import Cell, Origin, Table
 
 MAX_SVG_BYTES = 400_000
 """A larger figure goes in as PNG, whose size its pixels bound."""
@@ -61,7 +62,12 @@ def _body(report: Report, title: str) -> Html:
         _section("figures", "Figures", *map(_figure, report.pictures), _list(_not_drawn(report.not_drawn), "notes")),
         _section("ran", "What was run", _table(report.runs), _list(report.warnings)),
         _section("failures", "Failures", _table(report.failures, "No failure is on record.")),
-        _section("measured", "What was measured, and what was not", _table(report.devices), _table(report.sensors)),
+        _section(
+            "measured",
+            "What was measured, and what was not",
+            _table(report.devices),
+            _table(report.sensors, "No sensor of a meter is on record."),
+        ),
         _section("reproduce", "How to have it again", *map(_origin, report.origins)),
     ]
     links = [("choose", "Choose"), ("figures", "Figures"), ("ran", "Runs"), ("failures", "Failures")]

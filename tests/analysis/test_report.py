@@ -15,8 +15,9 @@ from analysis.figures.drawing import Material
 from analysis.hypertext import Html, element, lines, text
 from analysis.load import load
 from analysis.report import main
-from analysis.report_content import MAX_TABLE_ROWS, Report, Table, report
+from analysis.report_content import Report, report
 from analysis.report_page import page
+from analysis.report_record import MAX_TABLE_ROWS, Table
 from profiler.records import Row
 from tests.fixtures.results_folder import WALL, RunFolder, Task
 from tests.fixtures.timed_rounds import e_tasks, write_timed
@@ -121,7 +122,7 @@ def test_failures_are_listed_with_their_reasons(tmp_path: Path) -> None:
     failing(tmp_path, "connection lost")
     found = made(tmp_path)
     assert found.failures.rows == (("20261123T000000-aaaa", "t", 1, "fast-0", "fit", "connection lost 0"),)
-    assert "1 failures are on record." in found.summary
+    assert "1 failure on record." in found.summary
 
 
 def test_how_to_have_it_again(tmp_path: Path) -> None:
