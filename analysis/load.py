@@ -320,7 +320,13 @@ def _judge_tasks(
                 f"{run.path}: task {task} says {due[task]} rounds done but {n_rounds} are on record: it is left out, "
                 "for its sums would be too small."
             )
-        derived = {"finished": whole, "n_recorded_rounds": n_rounds, "clock": run.clock}
+        experiment = run.info.get("experiment")
+        derived = {
+            "finished": whole,
+            "n_recorded_rounds": n_rounds,
+            "clock": run.clock,
+            "experiment": experiment if isinstance(experiment, str) else None,
+        }
         tasks.append({**row, "run_id": run.run_id, **derived})
     return tasks
 

@@ -20,6 +20,7 @@ DERIVED_COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("finished", "bool", "", "completed, with every round on record"),
         Column("n_recorded_rounds", "int", "1", "rounds on record, whatever the attempt"),
         Column("clock", "str", "", "of the run: system, whose times are measured, or simulated"),
+        Column("experiment", "str", "", "of the run: the name in its experiment file; null where it says none"),
     ),
     "span": _NET,
     "round": _NET,

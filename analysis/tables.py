@@ -19,6 +19,7 @@ from analysis.paper_table import FORMATS
 from analysis.runs import runs_table
 from analysis.where import add_where, where
 from profiler.errors import UsageError
+from profiler.records import Row
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +42,7 @@ def _command(arguments: argparse.Namespace) -> int:
     results = load(arguments.results)
     cli.say(*(f"note: {warning}" for warning in results.warnings))
     runs = where(rows(runs_table(results)), arguments.where)
+    runs = _of_its_experiment(runs, arguments.like)
     found = compare(runs, arguments.like, arguments.energy)
     text = FORMATS["json" if arguments.json else arguments.format or "text"](found)
     try:  # the file first, for a reader of the table may leave early (`| head`)
@@ -50,6 +52,26 @@ def _command(arguments: argparse.Namespace) -> int:
     finally:
         print(text, end="", flush=True)
     return 0
+
+
+def _of_its_experiment(runs: Sequence[Row], like: str) -> list[Row]:
+    """Where experiments that are made after the table are among the runs, those of the newest; else all.
+
+    The others of a results folder are of other questions. Said on stderr, with how to choose another.
+    """
+    made_after = [run for run in runs if str(run["experiment"] or "").startswith(f"paper-{like}")]
+    if not made_after:
+        return list(runs)
+    chosen = max(made_after, key=lambda run: str(run["run_id"]))["experiment"]
+    kept = [run for run in runs if run["experiment"] == chosen]
+    left_out = [run for run in runs if run["experiment"] != chosen]
+    if left_out:
+        names = ", ".join(sorted({cli.printable(str(run["experiment"])) for run in left_out}))
+        cli.say(
+            f"note: of experiment {cli.printable(str(chosen))} alone; {len(left_out)} runs of {names} are left out "
+            "(--where experiment=NAME chooses)."
+        )
+    return kept
 
 
 if __name__ == "__main__":

@@ -49,9 +49,9 @@ def simulated_preamble(spec: RunSpec, workers: int) -> list[str]:
     ]
     workload = spec.experiment.costs_of or spec.experiment.workload
     for group in spec.fleet.groups:
-        training = profile_of(group).training_of(workload)
+        training = profile_of(group.first).training_of(workload)
         lines.append(
-            f"{group.count} {group.processor} as {profile_of(group).name}, {workload}: time {training.kind}, "
+            f"{group.count} {group.processor} as {profile_of(group.first).name}, {workload}: time {training.kind}, "
             f"energy {training.energy_kind}"
         )
     return lines

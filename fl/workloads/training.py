@@ -120,6 +120,12 @@ class TorchWorkload(ABC):
         set_arrays(self.name, model, parameters)
         return self.test(model, self._test)
 
+    def training_facts(self) -> dict[str, Scalar]:
+        """Properties of a client that go into its device record, where the workload chooses what to train on."""
+        if self.runtime is TorchWorkload.runtime:
+            return {}
+        return {"device.training": f"{self.runtime.device}, {'bfloat16' if self.runtime.is_bfloat16 else 'float32'}"}
+
     def build(self) -> nn.Module:
         """A model with memory on the device, and no values yet."""
         return build(self.model, self.runtime.device)
@@ -181,7 +187,12 @@ class Trainer:
         self._runtime.finish()
 
     def get_properties(self, config: Config) -> dict[str, Scalar]:
-        return {"workload": self._workload.name, "shard": self._shard, "examples": len(self._examples)}
+        own: dict[str, Scalar] = {
+            "workload": self._workload.name,
+            "shard": self._shard,
+            "examples": len(self._examples),
+        }
+        return own | self._workload.training_facts()
 
     def get_parameters(self, config: Config) -> list[Array]:
         return get_arrays(self._model)

@@ -15,10 +15,13 @@ from tabulate import tabulate
 
 from tests.bench.figures import Figure
 from tests.bench.flower import flower, flower_100
-from tests.bench.metering import footprint, sampling, slowdown
+from tests.bench.metering import footprint, sampling
 from tests.bench.peers import peers
 from tests.bench.prediction import prediction
+from tests.bench.simulation import simulation
+from tests.bench.slowdown import slowdown
 from tests.bench.speed import decoding, folding, fronts, importing
+from tests.bench.training import training
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
     bench.__name__: bench
@@ -32,6 +35,8 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
         decoding,
         fronts,
         prediction,
+        simulation,
+        training,
         flower,
         flower_100,
     )
