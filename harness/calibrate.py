@@ -17,7 +17,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from fl.client import limit_threads
-from fl.workload import Option, Partition, load_workload, parse_option
+from fl.workload import NumPyClient, Option, Partition, load_workload, parse_option
 from harness.calibration import Calibrator, Progress, Training, drift
 from harness.device_model import costs_of
 from harness.meter import choose, probe_sensors
@@ -97,13 +97,13 @@ def _main(args: argparse.Namespace) -> int:
     )
     if args.device_profile:
         heat = parse_heat(args.throttle) if args.throttle else Heat()
-        made = simulated(plan, args.device_profile, heat, device=args.device, processor=args.processor)
+        made, is_whole = simulated(plan, args.device_profile, heat, device=args.device, processor=args.processor), True
     else:
-        made = _measured(args, plan, progress)
+        made, is_whole = _measured(args, plan, progress)
     if args.output is not None:
         _write(args.output, made)
     print(made.as_json() if args.json else table(made), flush=True)
-    return 0
+    return 0 if is_whole else EXIT_INTERRUPTED
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -163,7 +163,8 @@ def simulated(
     return Calibration(name, processor or name, clock.wall_time(), "simulated", idle, tuple(points), facts, {})
 
 
-def _measured(args: argparse.Namespace, plan: Plan, progress: Progress) -> Calibration:
+def _measured(args: argparse.Namespace, plan: Plan, progress: Progress) -> tuple[Calibration, bool]:
+    """This machine, and whether every point was measured; an interruption costs the one that it meets."""
     clock = SystemClock()
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads or os.cpu_count() or 1))
     workload = load_workload(plan.workload, **plan.options)
@@ -179,10 +180,24 @@ def _measured(args: argparse.Namespace, plan: Plan, progress: Progress) -> Calib
         progress(f"idle for {plan.idle_s:g} s")
         idle = calibrator.idle(plan.idle_s)
         defaults = workload.defaults
-        points = [calibrator.measure(client, one) for one in plan.trainings(defaults.batch_size, defaults.lr)]
+        trainings = plan.trainings(defaults.batch_size, defaults.lr)
+        points = measured_points(calibrator, client, trainings)
     name = str(args.device or facts.get("model") or facts.get("cpu_model") or "this device")
     after = machine_facts(args.sysfs_root)
-    return Calibration(name, args.processor or name, wall_time, "system", idle, tuple(points), facts, after)
+    made = Calibration(name, args.processor or name, wall_time, "system", idle, tuple(points), facts, after)
+    return made, len(points) == len(trainings)
+
+
+def measured_points(calibrator: Calibrator, client: NumPyClient, trainings: Sequence[Training]) -> list[Point]:
+    """Those before an interruption, if any; KeyboardInterrupt passes where there are none."""
+    points: list[Point] = []
+    try:
+        for training in trainings:
+            points.append(calibrator.measure(client, training))
+    except KeyboardInterrupt:
+        if not points:
+            raise
+    return points
 
 
 def _write(path: Path, made: Calibration) -> None:

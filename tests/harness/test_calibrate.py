@@ -10,7 +10,7 @@ import pytest
 
 from fl.messages import Array, Config, Scalar
 from fl.steps import steps
-from harness.calibrate import Plan, main, simulated
+from harness.calibrate import Plan, main, measured_points, simulated
 from harness.calibration import WARMUP_STEPS, Calibrator, Training
 from harness.simulated_board import Heat, parse_heat
 from profiler.calibrations import StepCurve, load_calibration, read_calibration
@@ -119,6 +119,24 @@ def test_too_few_steps_for_the_time_are_refused_and_a_missing_meter_is_told() ->
     assert point.power.power_w is None
     assert point.power.provenance is Provenance.MISSING
     assert point.power.reason
+
+
+class Impatient(Client):
+    """Its user leaves when a batch is as large as 32."""
+
+    def fit(self, parameters: list[Array], config: Config) -> tuple[list[Array], int, dict[str, Scalar]]:
+        if config["batch_size"] == 32:
+            raise KeyboardInterrupt
+        return super().fit(parameters, config)
+
+
+def test_an_interruption_keeps_the_points_before_it() -> None:
+    clock = FakeClock()
+    trainings = [Training("mine", {}, size, 0.1, limit_s=40.0) for size in (16, 32, 64)]
+    points = measured_points(Calibrator([], clock), Impatient(clock, 40), trainings)
+    assert [point.batch_size for point in points] == [16]
+    with pytest.raises(KeyboardInterrupt):
+        measured_points(Calibrator([], clock), Impatient(clock, 40), trainings[1:])
 
 
 @pytest.mark.parametrize("text", ["", "0.25", "0.25:", "a:b", "-1:300", "0.25:0", "nan:1", "0.25:inf", "1e9:1"])
