@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import re
 import stat
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -269,10 +270,37 @@ def test_it_works_through_a_jump_host(sshd: Sshd, launcher: SshLauncher) -> None
     config = sshd.folder / "ssh_config"
     key, hosts = sshd.options["identity"], sshd.options["known_hosts"]
     config.write_text(f"Host *\n  IdentityFile {key}\n  UserKnownHostsFile {hosts}\n  StrictHostKeyChecking yes\n")
-    outcome = SshLauncher.check(device(sshd.options, jump=f"{sshd.user}@localhost:{sshd.port}", ssh_config=str(config)))
+    through = device(sshd.options, jump=f"{sshd.user}@localhost:{sshd.port}", ssh_config=str(config))
+    outcome = SshLauncher.check(through)
     assert outcome.ok, outcome.detail
     told = failure(launcher, device(sshd.options, jump="127.0.0.1:9", ssh_config=str(config)))
     assert "pi: connect: 127.0.0.1: " in told
+    anywhere = replace(NOWHERE, address="0.0.0.0:9")
+    session = launcher.start(through, anywhere)
+    assert wait_until(session.exit_status, 30.0) == DeviceError.exit_code
+    assert "behind a jump host" in session.log_path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("address", "options", "server", "way"),
+    [
+        ("0.0.0.0:9", {}, "127.0.0.1:9", "network"),  # where the device sees the connection come from
+        ("0.0.0.0:9", {"server": "fl.lab"}, "fl.lab:9", "network"),
+        ("[::]:9", {"server": "fd00::1"}, "[fd00::1]:9", "network"),
+        ("10.0.0.1:9", {}, "10.0.0.1:9", "network"),
+        ("10.0.0.1:9", {"tunnel": True}, r"127\.0\.0\.1:\d{4,5}", "tunnel"),
+    ],
+)
+def test_a_device_finds_the_server(
+    sshd: Sshd, launcher: SshLauncher, address: str, options: dict[str, object], server: str, way: str
+) -> None:
+    session = launcher.start(device(sshd.options, **options), replace(NOWHERE, address=address))
+    pid = wait_until(lambda: session.facts.get("remote_pid"), 30.0)
+    command = psutil.Process(pid).cmdline()
+    told = command[command.index("--server") + 1]
+    assert told == server or re.fullmatch(server, told)
+    assert session.facts["reached_by"] == way
+    session.stop(0.0)
 
 
 def test_a_killed_harness_leaves_only_what_the_next_one_removes(tmp_path: Path) -> None:
