@@ -197,11 +197,22 @@ class SshSession:
                 running.send(b"beat\n")
                 continue
             if answer is None:
+                self._check_lost(running)
                 return None
-            if "error" in answer:
-                self._connection.checked("start", answer, running)
             if isinstance(answer.get("ended"), int):
                 return int(answer["ended"])
+
+    def _check_lost(self, running: RemoteCommand) -> None:
+        """Raises DeviceError where it is not the connection that was lost."""
+        if self._stopping.is_set() or self._connection.is_lost():
+            return
+        words = running.complaint.strip().splitlines()
+        last = f", after: {words[-1]}" if words else ""
+        raise self._connection.failure(
+            "run",
+            f"the client's supervisor there was ended{last}",
+            "Look at what ends processes there: memory that runs out (dmesg), a session limit, somebody's hand.",
+        )
 
     def _supervision(self, place: Place, server: str) -> dict[str, Any]:
         options = self._options

@@ -257,6 +257,19 @@ def test_a_device_that_stays_away_is_told_and_is_left_clean(sshd: Sshd, launcher
     asyncio.run(life())
 
 
+def test_a_supervisor_that_is_killed_is_told_and_its_client_ends(sshd: Sshd, launcher: SshLauncher) -> None:
+    session = launcher.start(device(sshd.options), NOWHERE)
+    client = psutil.Process(wait_until(lambda: session.facts.get("remote_pid"), 30.0))
+    client.parent().kill()
+    assert wait_until(session.exit_status, 30.0) == DeviceError.exit_code
+    assert "pi: run: the client's supervisor there was ended" in session.log_path.read_text()
+    wait_until(lambda: not sshd.processes(), 10.0)
+    again = launcher.start(session.device, NOWHERE)
+    wait_until(lambda: again.facts.get("remote_pid"), 30.0)
+    again.stop(0.0)
+    assert sshd.left_behind() == [], "the next start removes what the killed one has left"
+
+
 def test_it_is_stopped_wherever_it_is(sshd: Sshd, launcher: SshLauncher) -> None:
     for delay_s in (0.0, 0.1, 0.3, 0.6, 1.0):
         session = launcher.start(device(sshd.options), NOWHERE)
