@@ -20,6 +20,7 @@ from typing import Any
 
 from harness.launchers.ssh_connection import Answer, Connection
 from profiler.errors import PreconditionError
+from profiler.files import printable
 
 PACKAGES = ("profiler", "fl")
 OLDEST_PYTHON = (3, 10)
@@ -69,7 +70,7 @@ class Place:
         return cls(
             python=(major, minor, micro),
             executable=str(answer["executable"]),
-            machine=str(answer["machine"])[:64],
+            machine=printable(str(answer["machine"]), 64),
             folder=str(answer["folder"]),
             site=str(answer["site"]),
             is_there=answer["is_there"] is True,
@@ -90,7 +91,7 @@ class Place:
         low_s, high_s = self.clock_offset_s
         return {
             "python": ".".join(map(str, self.python)),
-            "interpreter": self.executable,
+            "interpreter": printable(self.executable),
             "architecture": self.machine,
             "packages": self.site.rpartition("/")[2],
             "clock_offset_low_s": round(low_s, 6),

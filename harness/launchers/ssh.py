@@ -114,21 +114,26 @@ class SshSession:
             if status is not None:
                 return status
             self._running = None
+            if not self._stopping.is_set():
+                self._reconnect()
             if self._stopping.is_set():
                 return -signal.SIGTERM
-            self._reconnect()
 
     def _attempt(self) -> int | None:
-        """Start a client and watch it: its exit status, or None where the connection is lost."""
+        """Start a client and watch it: its exit status, or None where the connection is lost or is to end."""
         try:
             if self._n_connections == 0:
                 self._connect()
             running = self._start()
         except DeviceError:
-            if self._stopping.is_set():
-                return -signal.SIGTERM
+            if self._stopping.is_set() or (self._has_run and self._connection.is_lost()):
+                return None
             raise
         return self._watch(running)
+
+    @property
+    def _has_run(self) -> bool:
+        return bool(self._facts)
 
     def _connect(self) -> None:
         self._log.note(f"connecting to {self._options.host}")
@@ -136,7 +141,7 @@ class SshSession:
         self._n_connections += 1
 
     def _reconnect(self) -> None:
-        """Raises DeviceError where the device does not come back in time."""
+        """Returns once the device is back, or nobody waits for it; raises DeviceError where it is not back in time."""
         lost = self._connection.failure(
             "run",
             f"the connection was lost, and not back within {self._options.reconnect_s:g} s",
@@ -147,6 +152,8 @@ class SshSession:
         while time.monotonic() + pause_s < until_s and not self._stopping.wait(pause_s):
             self._connection.close()
             self._connection = self._new_connection()
+            if self._stopping.is_set():  # and has aborted the connection before
+                return
             try:
                 self._connect()
             except DeviceError as error:
@@ -154,7 +161,8 @@ class SshSession:
                 pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
             else:
                 return
-        raise lost
+        if not self._stopping.is_set():
+            raise lost
 
     def _new_connection(self) -> Connection:
         return Connection(self.device.id, self._options, self._control, self._log.write)
@@ -189,11 +197,22 @@ class SshSession:
                 running.send(b"beat\n")
                 continue
             if answer is None:
+                self._check_lost(running)
                 return None
-            if "error" in answer:
-                self._connection.checked("start", answer, running)
             if isinstance(answer.get("ended"), int):
                 return int(answer["ended"])
+
+    def _check_lost(self, running: RemoteCommand) -> None:
+        """Raises DeviceError where it is not the connection that was lost."""
+        if self._stopping.is_set() or self._connection.is_lost():
+            return
+        words = running.complaint.strip().splitlines()
+        last = f", after: {words[-1]}" if words else ""
+        raise self._connection.failure(
+            "run",
+            f"the client's supervisor there was ended{last}",
+            "Look at what ends processes there: memory that runs out (dmesg), a session limit, somebody's hand.",
+        )
 
     def _supervision(self, place: Place, server: str) -> dict[str, Any]:
         options = self._options

@@ -28,6 +28,7 @@ MAX_ANSWERS = 1000
 _MAX_COMPLAINT = 600
 _POLL_S = 0.02
 _END_S = 3.0
+_NOTICE_S = 1.0
 
 Sink = Callable[[bytes], None]
 Answer = Mapping[str, Any]
@@ -226,8 +227,9 @@ class Connection:
     def command(self, request: Answer, *, isolated: bool = True) -> RemoteCommand:
         """Begin a request. `isolated`: without the interpreter's site packages, which the request does not need."""
         source = files("harness.launchers").joinpath("device_side.py").read_bytes()
-        flags = ["-I", "-S"] if isolated else []
-        bootstrap = f"import sys;exec(compile(sys.stdin.buffer.read({len(source)}),'fedmeter','exec'))"
+        # What lies in the home folder, where it runs, must not pass for modules.
+        flags, path = (["-I", "-S"], "") if isolated else ([], "sys.path.pop(0);")
+        bootstrap = f"import sys;{path}exec(compile(sys.stdin.buffer.read({len(source)}),'fedmeter','exec'))"
         there = shlex.join([self._options.python, *flags, "-c", bootstrap])
         started = RemoteCommand([*self._over_master(), "-T", self._options.host, there], self._sink)
         self._commands.append(started)
@@ -298,6 +300,16 @@ class Connection:
             reason = done.stderr.decode(errors="replace")
             raise self.failure("tunnel", f"refused: {reason}", "Set AllowTcpForwarding yes in its sshd_config.")
         return int(told)
+
+    def is_lost(self) -> bool:
+        """Whether it had been open and has ended by itself. What it carries can notice a moment earlier."""
+        if self._master is None:
+            return False
+        try:
+            self._master.wait(_NOTICE_S)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def abort(self) -> None:
         """From any thread: whatever waits here ends soon."""

@@ -31,7 +31,7 @@ def bench(sshd: Sshd, tmp_path: Path) -> Bench:
     return mixed(sshd, Bench(tmp_path))
 
 
-def mixed(sshd: Sshd, bench: Bench, *, rounds: int = 3, **more: object) -> Bench:
+def mixed(sshd: Sshd, bench: Bench, *, rounds: int = 2, **more: object) -> Bench:
     """One client here, one over ssh, of six shards."""
     options = "\n".join(f"{key} = {json.dumps(value)}" for key, value in {**sshd.options, **more}.items())
     entries = [
@@ -55,7 +55,7 @@ def test_a_mixed_fleet_runs_to_its_end(sshd: Sshd, bench: Bench) -> None:
     bench.run_ok()
 
     spans = [row for row in bench.records("span") if row["name"] == "fit" and row["device"] == "there"]
-    assert [row["round"] for row in spans] == [1, 2, 3]
+    assert [row["round"] for row in spans] == [1, 2]
     assert all(row["energy_j"] > 0 for row in spans), "it has metered itself"
     facts = bench.device_file("there")
     assert (facts["launcher"], facts["host"], facts["reached_by"]) == ("ssh", "127.0.0.1", "tunnel")
@@ -69,32 +69,32 @@ def test_a_mixed_fleet_runs_to_its_end(sshd: Sshd, bench: Bench) -> None:
 
 
 def test_a_device_that_vanishes_stops_no_run(sshd: Sshd, bench: Bench) -> None:
-    mixed(sshd, bench, rounds=8, reconnect_s=0)
+    mixed(sshd, bench, rounds=4, reconnect_s=0)
     with bench.running() as run:
-        wait_until(lambda: len(bench.records("round")) >= 2)
+        wait_until(lambda: len(bench.records("round")) >= 1)
         sshd.stop()
         try:
             _, told = run.communicate(timeout=90)
         finally:
             sshd.start()
     assert run.returncode == 1, told
-    assert [row["round"] for row in bench.records("round")] == list(range(1, 9))
+    assert [row["round"] for row in bench.records("round")] == [1, 2, 3, 4]
     (failure, *_) = (row for row in bench.records("failure") if row["device"] == "there")
-    assert failure["phase"] == "fit" or failure["phase"] == "evaluate"
+    assert failure["phase"] in ("fit", "evaluate")
+    assert failure["reason"]
     log = (bench.run_folders()[-1] / "logs" / "there.log").read_text()
     assert "there: run: the connection was lost" in log
     assert (bench.run_folders()[-1] / "end.json").exists()
     wait_until(lambda: not sshd.left_behind(), 10.0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_ended_leaves_nothing_there(sshd: Sshd, bench: Bench, number: signal.Signals) -> None:
+def test_a_run_that_is_killed_leaves_nothing_there(sshd: Sshd, bench: Bench) -> None:
     mixed(sshd, bench, rounds=500)
     with bench.running() as run:
         wait_until(lambda: len(bench.records("round")) >= 1)
         assert sshd.left_behind()
         own = psutil.Process(run.pid).children(recursive=True)
-        run.send_signal(number)
+        run.send_signal(signal.SIGKILL)
         run.communicate(timeout=30)
     wait_until(lambda: not sshd.left_behind(), 15.0)
     wait_until(lambda: not any(_runs(process) for process in own), 15.0)
