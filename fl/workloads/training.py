@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from fl.messages import Array, Config, Scalar
-from fl.partition import held_out, partition
+from fl.partition import held_out, shard_of
 from fl.steps import steps
 from fl.workload import Defaults, NumPyClient, Partition
 from fl.workloads.model import build, get_arrays, initial_arrays, loss_and_accuracy, set_arrays
@@ -146,10 +146,7 @@ class TorchWorkload(ABC):
 
     def _shard(self, shard: int, how: Partition) -> Examples:
         data = self._data
-        shards = partition(data.train.labels.numpy(), how, data.domains)
-        if not 0 <= shard < len(shards):
-            raise UsageError(f"shard {shard}: the partition has shards 0 to {len(shards) - 1}.")
-        return data.train.at(torch.from_numpy(shards[shard]))
+        return data.train.at(torch.from_numpy(shard_of(data.train.labels.numpy(), how, shard, data.domains)))
 
     @cached_property
     def _data(self) -> Data:

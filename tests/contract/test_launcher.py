@@ -101,7 +101,7 @@ def test_a_client_joins_is_limited_and_ends(launcher: tuple[str, Launcher]) -> N
             assert session.facts["launcher"] == name
             if name == "local" and session.pid is not None and sys.platform == "linux":
                 assert session.facts["cpu_limit"] == 0.5
-                core = session.facts["pinned_to_core"]
+                [core] = session.facts["pinned_to_cores"]
                 assert all(os.sched_getaffinity(int(t.name)) == {core} for t in tasks(session.pid))
             sessions.stop()
             assert session.exit_status() is not None
