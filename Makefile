@@ -24,7 +24,8 @@ demo: $(VENV)/.demo
 	run python -m harness.run; \
 	run python -m analysis.cutoff results/ -o cutoffs.json; \
 	run python -m harness.run --cutoffs cutoffs.json; \
-	run python -m analysis.pareto results/
+	run python -m analysis.pareto results/; \
+	run python -m analysis.report results/
 
 # What measures times or fills the machine runs by itself, after the rest.
 test: $(VENV)/.dev

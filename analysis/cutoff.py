@@ -32,7 +32,7 @@ from analysis.new_hardware import Recommendation, Wish
 from analysis.new_hardware_table import table as new_hardware_table
 from analysis.runs import runs_table
 from analysis.stats import Interval, Values, bootstrap_interval
-from analysis.windows import Group, Windows, completed_work, fit_windows, uncut_tasks
+from analysis.windows import WINDOW_SPANS, Group, Windows, completed_work, fit_windows, uncut_tasks
 from analysis.words import TIME_PROVENANCE
 from profiler.errors import ResultsError, UsageError
 from profiler.records import Row
@@ -302,7 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.max_drop < 1:
         raise UsageError(f"--max-drop {arguments.max_drop}: must be at least 0 and less than 1.")
-    results = load(arguments.results)
+    results = load(arguments.results, WINDOW_SPANS)
     groups, left_out = fit_windows(results)
     cli.say(*(f"note: {warning}" for warning in (*results.warnings, *left_out)))
     _require_windows(results, groups)

@@ -17,6 +17,7 @@ from analysis.paper import compare
 from analysis.paper_forms import FORMS
 from analysis.paper_table import FORMATS
 from analysis.runs import runs_table
+from analysis.spans import FIT_WORK
 from analysis.where import add_where, where
 from profiler.errors import UsageError
 from profiler.records import Row
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(arguments: argparse.Namespace) -> int:
     if arguments.json and arguments.format not in (None, "json"):
         raise UsageError(f"--json and --format {arguments.format} contradict each other.", remedy="Give one of them.")
-    results = load(arguments.results)
+    results = load(arguments.results, FIT_WORK)
     cli.say(*(f"note: {warning}" for warning in results.warnings))
     runs = where(rows(runs_table(results)), arguments.where)
     runs = _of_its_experiment(runs, arguments.like)

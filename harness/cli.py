@@ -15,6 +15,8 @@ _VERBS = {
     "cutoff": ("analysis.cutoff", "a cutoff for each processor"),
     "recommend": ("analysis.recommend", "a cutoff for a device that never took part, from its calibration"),
     "tables": ("analysis.tables", "results in the form of the paper's tables, beside its figures"),
+    "figures": ("analysis.figures.__main__", "figures of results as PNG and SVG"),
+    "report": ("analysis.report", "one page: what was run, what to choose and why, figures, failures, provenance"),
     "load": ("analysis.load", "write results as Parquet tables"),
     "profiler": ("profiler.__main__", "sensors of this machine"),
 }

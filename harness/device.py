@@ -33,7 +33,10 @@ class DeviceSpec:
 
 @dataclass(frozen=True, slots=True)
 class DeviceGroup:
-    """One `[[device]]` entry: `count` devices like `first`, whose id holds `{n}`; number and shard count up."""
+    """One `[[device]]` entry: `count` devices like `first`, whose id holds `{n}`; number and shard count up.
+
+    Options of the launcher that are texts may hold `{n}`, too: `host = "pi-{n}.lab"`.
+    """
 
     first: DeviceSpec
     count: int
@@ -55,4 +58,8 @@ class DeviceGroup:
         """The device number n of the group, from 0."""
         first = self.first
         id_ = first.id.replace("{n}", str(n))
-        return replace(first, id=id_, shard=first.shard + n, number=first.number + n)
+        options = {
+            key: value.replace("{n}", str(n)) if isinstance(value, str) else value
+            for key, value in first.options.items()
+        }
+        return replace(first, id=id_, shard=first.shard + n, number=first.number + n, options=options)

@@ -62,6 +62,13 @@ class RunSpec:
         members = {device.id: device for task in self.tasks for device in self.members(task)}
         return tuple(sorted(members.values(), key=lambda device: device.number))
 
+    @property
+    def required_here(self) -> frozenset[str]:
+        """The sensors that this host must have: of devices elsewhere, their launchers ask there."""
+        return frozenset(
+            name for device in self.devices if launcher_class(device.launcher).shares_host for name in device.require
+        )
+
     def members(self, task: Task) -> tuple[DeviceSpec, ...]:
         """Those that take part in a task."""
         return self.fleet.members(task.clients, task.processors)

@@ -123,7 +123,7 @@ def show_plan(spec: RunSpec, *, as_json: bool) -> None:
 
 def check(spec: RunSpec, probes: list[Probe], machine: Facts, *, as_json: bool) -> bool:
     """Print what probing devices and sensors gave; whether a run could begin. `machine` is this host's."""
-    required = {name for device in spec.devices for name in device.require}
+    required = spec.required_here
     chosen, problem = None, ""
     try:
         chosen = choose(probes, required)

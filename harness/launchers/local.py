@@ -167,8 +167,13 @@ def pin(pid: int, core: int) -> None:
                 os.sched_setaffinity(int(thread.name), {core})
 
 
+def thread_variables(threads: int) -> dict[str, str]:
+    """The environment that has libraries use so many threads, and not one a core."""
+    return dict.fromkeys(_THREAD_VARIABLES, str(threads))
+
+
 def _environment(device: DeviceSpec, join: JoinSpec) -> dict[str, str]:
-    environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(device.options["threads"]))}
+    environment = {**os.environ, **thread_variables(device.options["threads"])}
     environment.pop(FOLDER_VARIABLE, None)
     return environment if join.tls is None else {**environment, FOLDER_VARIABLE: str(join.tls)}
 
@@ -178,11 +183,16 @@ def tethered(command: list[str]) -> list[str]:
     return [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), *command]
 
 
-def client_command(device: DeviceSpec, join: JoinSpec) -> list[str]:
-    """The command line of a Python client. Its power is metered from outside, by the host's meter."""
+def client_command(
+    device: DeviceSpec, join: JoinSpec, *, python: str = sys.executable, server: str | None = None, meter: str = "none"
+) -> list[str]:
+    """The command line of a Python client. On this machine its power is metered from outside, by the host's meter.
+
+    `server` is where it finds the server, by default from this machine.
+    """
     partition = join.partition
     values = {
-        "--server": _reachable(join.address),
+        "--server": server or reachable(join.address),
         "--device": device.id,
         "--workload": join.workload,
         "--shard": device.shard,
@@ -191,11 +201,11 @@ def client_command(device: DeviceSpec, join: JoinSpec) -> list[str]:
         "--alpha": partition.alpha,
         "--partition-seed": partition.seed,
         "--threads": device.options["threads"],
-        "--meter": "none",
+        "--meter": meter,
     }
     options = [f"{name}={_option_text(value)}" for name, value in join.workload_options.items()]
     return [
-        *(sys.executable, "-m", "fl.client"),
+        *(python, "-m", "fl.client"),
         *(str(part) for pair in values.items() for part in pair),
         *(part for option in options for part in ("--workload-option", option)),
     ]
@@ -205,7 +215,7 @@ def _option_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _reachable(address: str) -> str:
+def reachable(address: str) -> str:
     """Where a server that listens on every address is found from this machine, by a name in its certificate."""
     host, _, port = address.rpartition(":")
     return f"127.0.0.1:{port}" if host == "0.0.0.0" else f"[::1]:{port}" if host == "[::]" else address

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 
 from tabulate import tabulate
 
+from tests.bench.analysis import million, results, results_10m
 from tests.bench.figures import Figure
-from tests.bench.flower import flower, flower_100
+from tests.bench.flower import flower, flower_100, flower_1000
 from tests.bench.metering import footprint, sampling
 from tests.bench.peers import peers
 from tests.bench.prediction import prediction
@@ -34,15 +35,20 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
         folding,
         decoding,
         fronts,
-        prediction,
+        million,
+        results,
+        results_10m,
         simulation,
         training,
         flower,
         flower_100,
+        flower_1000,
+        prediction,
     )
 }
 
-LARGE = ("flower_100",)  # a hundred large models
+# a hundred large models, a thousand clients, 7 GB of results
+LARGE = ("flower_100", "flower_1000", "results_10m")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

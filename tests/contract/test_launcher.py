@@ -27,12 +27,14 @@ from harness.sessions import Sessions, dead_at_start
 from harness.spec import Table
 from harness.virtual_time import virtual_loop
 from profiler.errors import SpecError
+from tests.fixtures.sshd import Sshd, running_sshd
+from tests.harness.running import wait_until
 
 pytestmark = pytest.mark.serial
 
 T = TypeVar("T")
 
-LAUNCHERS = ["local", "simulated"]
+LAUNCHERS = ["local", "simulated", "ssh"]
 OPTIONS: dict[str, dict[str, object]] = {"local": {"cpu_limit": 0.5}, "simulated": {"profile": "raspberry-pi-4"}}
 
 
@@ -41,8 +43,18 @@ def make_device(name: str, id_: str = "a", **options: object) -> DeviceSpec:
     return DeviceSpec(id_, name, "cpu", 0, options=read)
 
 
+@pytest.fixture(scope="module")
+def sshd() -> Iterator[Sshd]:
+    with running_sshd() as server:
+        yield server
+
+
 @pytest.fixture(params=LAUNCHERS)
-def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Launcher]]:
+def launcher(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, Launcher]]:
+    if request.param == "ssh":
+        monkeypatch.setitem(OPTIONS, "ssh", request.getfixturevalue("sshd").options)
     made = launcher_class(request.param)(tmp_path)
     yield request.param, made
     made.close()
@@ -114,8 +126,7 @@ def test_a_client_that_is_killed_is_seen_and_told_how(launcher: tuple[str, Launc
             sessions = Sessions({name: made}, spec, set)
             device = make_device(name)
             session = sessions.start(device)
-            assert session.pid is not None
-            os.kill(session.pid, signal.SIGKILL)
+            os.kill(wait_until(lambda: session.pid or session.facts.get("remote_pid")), signal.SIGKILL)
             failed = await sessions.wait_joined([device], 10)
             sessions.stop()
             return failed, session.log_path
@@ -150,12 +161,20 @@ def test_a_client_that_does_not_join_in_time_is_named(launcher: tuple[str, Launc
         ("local", {"threads": "many"}, "'threads' must be a whole number"),
         ("simulated", {"profile": "pi"}, "device profile 'pi' does not ship"),
         ("simulated", {"profile": 4}, "'profile' must be a string"),
+        ("ssh", {"host": "-oProxyCommand=x"}, "no such thing"),
     ],
 )
 def test_options_are_checked(name: str, options: dict[str, object], said: str) -> None:
     with pytest.raises(SpecError, match=said):
         make_device(name, **options)
-    assert launcher_class(name).check(make_device(name)).ok
+
+
+@pytest.mark.timeout(60)
+def test_a_device_is_checked(launcher: tuple[str, Launcher]) -> None:
+    name, made = launcher
+    outcome = made.check(make_device(name))
+    assert outcome.ok
+    assert outcome.detail
 
 
 def test_cores_are_those_that_clients_of_this_host_can_use() -> None:
