@@ -55,8 +55,9 @@ class StepCurve:
             return self.first_s
         risen = -math.expm1(-horizon_s / self.constant_s) * self.added_s / self.first_s
         slowed_s = self.constant_s * math.log1p(risen)
-        mean_s = (self.first_s + self.added_s) * horizon_s / (horizon_s + slowed_s)
-        return max(self.first_s, mean_s)  # of the shortest horizons rounding would leave less
+        last_s = self.first_s + self.added_s
+        mean_s = last_s * horizon_s / (horizon_s + slowed_s)
+        return min(last_s, max(self.first_s, mean_s))  # of the shortest horizons rounding makes anything
 
 
 @dataclass(frozen=True, slots=True)

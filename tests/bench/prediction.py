@@ -5,9 +5,11 @@ Not a speed: what is computed is the same on any machine. `docs/analysis.md` has
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 
 from analysis.step_estimates import calibrated
 from harness.calibrate import Plan, simulated
@@ -37,25 +39,30 @@ _HORIZON_S = 1200.0
 
 def prediction() -> list[Figure]:
     """Times and powers of held-out devices, and the mean step of twenty minutes of one that throttles."""
-    folder = device_data()
+    try:
+        folder = device_data()
+    except pytest.skip.Exception as skipped:
+        print(f"prediction of real devices is left out: {skipped}", file=sys.stderr)
+        return heat(N_SEEDS)
     boards, phones = board_targets(folder), phone_targets(folder)
     return [
         *_figures("latency of boards, 10 points", [time_score(one, 10, N_DRAWS) for one in boards], "<= 18 %"),
         *_figures("power of boards, 10 points", [power_score(one, 10, N_DRAWS) for one in boards], "<= 12 %"),
         *_figures("training of phones, 20 points", [time_score(one, 20, N_DRAWS) for one in phones], "<= 16 %"),
-        *_figures("latency of boards, no point", [unmeasured_score(one) for one in boards], "estimated"),
+        *_figures("latency of boards, no point", [unmeasured_score(one) for one in boards], "estimated", ">= 0.9"),
         *heat(N_SEEDS),
     ]
 
 
-def _figures(what: str, scores: Sequence[Score], goal: str) -> list[Figure]:
+def _figures(what: str, scores: Sequence[Score], goal: str, coverage: str = "0.85..0.95") -> list[Figure]:
     errors = [100 * float(np.mean(score.mean_error)) for score in scores]
     medians = [100 * float(np.mean(score.median_error)) for score in scores]
     return [
         Figure(f"{what}: mean error, median over targets", "%", errors, goal=goal),
         Figure(f"{what}: median error, median over targets", "%", medians, goal=goal),
         Figure(f"{what}: worst target's mean error", "%", [max(errors)]),
-        Figure(f"{what}: coverage of 90 % intervals", "", [mean_coverage(scores)], goal="0.85..0.95"),
+        Figure(f"{what}: coverage of 90 % intervals", "", [mean_coverage(scores)], goal=coverage),
+        Figure(f"{what}: lowest target's coverage", "", [min(mean_coverage([score]) for score in scores)]),
         Figure(f"{what}: half-width", "x", [over_targets(scores, "factor")]),
     ]
 
