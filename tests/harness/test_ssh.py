@@ -185,7 +185,7 @@ def test_a_client_meters_itself_and_tells_how_it_runs(sshd: Sshd, launcher: SshL
             assert command[command.index("--meter") + 1] == "auto"
             assert psutil.Process(facts["remote_pid"]).username() == sshd.user
             outcome = await asyncio.to_thread(SshLauncher.check, session.device)
-            assert f"{facts['packages'].removesuffix('-cp311-x86_64')}" in outcome.detail
+            assert facts["packages"].rpartition("-cp")[0] in outcome.detail
             assert "cpu_model (estimated)" in outcome.detail
         assert session.exit_status() is not None
         assert sshd.left_behind() == []
