@@ -54,6 +54,15 @@ ALL_SPANS = SpanSelection()
 NO_SPANS = SpanSelection((), frozenset())
 FIT_WORK = SpanSelection(("run_id", "task", "round", "name", "steps_done", "steps_planned"), frozenset({"fit"}))
 """What the sums of runs need."""
+FIT_CALLS = SpanSelection(
+    (
+        *FIT_WORK.kept,
+        *("span_id", "device", "processor", "call", "status", "duration_s", "stopped_by", "steps_s"),
+        *("energy_j", "provenance", "accuracy", "examples"),
+    ),
+    frozenset({"fit", "download", "receive", "send", "upload", "wait", "evaluate"}),
+)
+"""What fit windows need, beside the above."""
 
 
 def digest(row: Row) -> int:

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from analysis.configurations import has_cutoff
-from analysis.load import SIMULATED, SYSTEM, Results, each_row, rows
-from analysis.spans import FIT_WORK, SpanSelection
+from analysis.load import SIMULATED, SYSTEM, Results, rows
 from profiler.records import Row
 
 Values = npt.NDArray[np.float64]
 COMMUNICATION = ("download", "receive", "send", "upload")
-WINDOW_SPANS = SpanSelection(
-    (*FIT_WORK.kept, "device", "processor", "call", "status", "duration_s", "stopped_by", "steps_s"),
-    frozenset({"fit", *COMMUNICATION}),
-)
-"""What the windows and the sums of runs need."""
 
 
 class Group(NamedTuple):
@@ -105,11 +98,11 @@ def fit_windows(results: Results) -> tuple[dict[Group, dict[str, Windows]], list
     """The windows of finished tasks without a cutoff, by group and processor, and sentences on what was left out."""
     tasks = uncut_tasks(results)
     spans = results.spans[results.spans["call"] == "fit"]
-    comms_s = _communication(spans[spans["name"].isin(COMMUNICATION)])
+    comms_s = _communication(rows(spans[spans["name"].isin(COMMUNICATION)]))
     found: defaultdict[Group, defaultdict[str, list[FitWindow]]] = defaultdict(lambda: defaultdict(list))
     left_out: Counter[str] = Counter()
     simulated: set[tuple[object, ...]] = set()
-    for span in each_row(spans[spans["name"] == "fit"]):
+    for span in rows(spans[spans["name"] == "fit"]):
         task = tasks.get((span["run_id"], span["task"]))
         if task is None:
             continue
@@ -149,14 +142,16 @@ def _call(span: Row) -> _CallKey:
     return span["run_id"], span["task"], span["round"], span["device"]
 
 
-def _communication(spans: pd.DataFrame) -> dict[_CallKey, float]:
+def _communication(spans: Iterable[Row]) -> dict[_CallKey, float]:
     """download + receive + send + upload of each fit call, as far as they are on record."""
-    total_s = spans.groupby(["run_id", "task", "round", "device"], observed=True, sort=False)["duration_s"].sum()
-    return dict(zip(total_s.index, total_s.tolist(), strict=True))
+    total_s: defaultdict[_CallKey, float] = defaultdict(float)
+    for span in spans:
+        total_s[_call(span)] += span["duration_s"]
+    return total_s
 
 
 def _step_ends(span: Row) -> Values | None:
-    if span["steps_s"] is None or not len(span["steps_s"]):
+    if not span["steps_s"]:
         return None
     ends_s: Values = np.cumsum(np.asarray(span["steps_s"], dtype=np.float64))
     n_done = span["steps_done"]

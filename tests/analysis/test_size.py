@@ -17,8 +17,9 @@ from analysis import cutoff, pareto
 from analysis import load as load_main
 from analysis.load import load, rows, write_tables
 from analysis.record_files import read_part, read_parts, stretches_of
-from analysis.spans import ALL_SPANS, FIT_WORK, NO_SPANS
-from analysis.windows import WINDOW_SPANS
+from analysis.spans import ALL_SPANS, FIT_CALLS, FIT_WORK, NO_SPANS
+from analysis.thinning import thinned
+from analysis.windows import fit_windows
 from profiler.errors import ResultsError
 from tests.fixtures.large_results import Size, write_large
 from tests.fixtures.results_folder import Client, RunFolder, Task, fit_rows, round_row
@@ -45,7 +46,7 @@ def record_lines(folder: RunFolder) -> list[bytes]:
 def test_a_selection_has_the_same_values_as_the_whole(tmp_path: Path) -> None:
     folder = write_large(tmp_path, SMALL)
     whole = load([folder.path]).spans
-    for selection in (FIT_WORK, WINDOW_SPANS):
+    for selection in (FIT_WORK, FIT_CALLS):
         assert selection.names is not None
         some = load([folder.path], selection).spans
         expected = rows(whole[whole["name"].isin(selection.names)][list(selection.kept)])
@@ -57,7 +58,7 @@ def test_a_selection_has_the_same_values_as_the_whole(tmp_path: Path) -> None:
 
 
 def test_a_selection_keeps_repeated_text_once(tmp_path: Path) -> None:
-    spans = load([write_large(tmp_path, SMALL).path], WINDOW_SPANS).spans
+    spans = load([write_large(tmp_path, SMALL).path], FIT_CALLS).spans
     assert {str(spans[name].dtype) for name in ("run_id", "task", "device", "processor", "name")} == {"category"}
 
 
@@ -89,6 +90,34 @@ def test_only_the_attempt_that_counts_is_kept_of_a_selection(tmp_path: Path) -> 
     folder.append({"kind": "task_finished", "task": "t", "attempt": 2, "status": "completed", "rounds_done": 3})
     spans = load([tmp_path], FIT_WORK).spans
     assert [(row["round"], row["steps_done"]) for row in rows(spans)] == [(1, 1), (2, 2), (3, 2)]
+
+
+# A part of very many calls
+
+
+def test_of_very_many_calls_every_kth_round_is_used_and_that_is_said(tmp_path: Path) -> None:
+    results = load([write_large(tmp_path, Size(tasks=3, rounds=6, clients=4)).path], FIT_CALLS)
+    part, notes = thinned(results, max_calls=36)
+    assert notes == ["of 72 fit calls 36 are used, those of one round in 2."]
+    assert sorted(set(part.spans["round"])) == [2, 4, 6]
+    assert len(part.spans) * 2 == len(results.spans)
+    assert len(part.rounds) == len(results.rounds)
+    groups, _ = fit_windows(part)
+    assert {len(one.windows) for by_processor in groups.values() for one in by_processor.values()} == {6}
+
+
+def test_no_task_is_left_without_a_round(tmp_path: Path) -> None:
+    RunFolder(tmp_path, "short").write([Task("x", rounds=2, fits=[Client("d", "cpu", 1.0)])])
+    part, _ = thinned(load([write_large(tmp_path, SMALL).path, tmp_path / "short"], FIT_CALLS), max_calls=5)
+    assert set(part.spans["task"]) == {"x", *(f"t{n}" for n in range(6))}
+
+
+def test_of_fewer_calls_all_are_used(tmp_path: Path) -> None:
+    results = load([write_large(tmp_path, SMALL).path], FIT_CALLS)
+    part, notes = thinned(results)
+    assert notes == []
+    assert len(part.spans) == len(results.spans)
+    assert fit_windows(part)[0].keys() == fit_windows(load([tmp_path]))[0].keys()
 
 
 # Stretches and processes
@@ -202,7 +231,7 @@ def test_warnings_failures_and_idle_power_are_in_the_tables(tmp_path: Path) -> N
 def test_one_run_with_tables_and_one_without(tmp_path: Path) -> None:
     write_tables(load([write_large(tmp_path, SMALL).path]))
     RunFolder(tmp_path, "other").write([Task("x", fits=[Client("new", "cpu", 1.0, steps_s=[1.0])])])
-    spans = load([tmp_path], WINDOW_SPANS).spans
+    spans = load([tmp_path], FIT_CALLS).spans
     assert set(spans["run_id"]) == {"large", "other"}
     assert "new" in set(spans["device"])
     assert load_main.main([str(tmp_path)]) == 0
