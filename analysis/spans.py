@@ -57,7 +57,7 @@ FIT_WORK = SpanSelection(("run_id", "task", "round", "name", "steps_done", "step
 FIT_CALLS = SpanSelection(
     (
         *FIT_WORK.kept,
-        *("span_id", "device", "processor", "call", "status", "duration_s", "stopped_by", "steps_s"),
+        *("device", "processor", "call", "status", "duration_s", "stopped_by", "steps_s"),
         *("energy_j", "provenance", "accuracy", "examples"),
     ),
     frozenset({"fit", "download", "receive", "send", "upload", "wait", "evaluate"}),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import moocore
@@ -70,14 +72,26 @@ def _both(root: str, what: str, goal: str) -> list[Figure]:
     ]
 
 
-def _figures(what: str, runs: Iterable[tuple[float, float]], goal: str) -> list[Figure]:
-    seconds, peaks_gb = zip(*runs, strict=True)
-    return [Figure(what, "s", seconds, goal=goal), Figure(f"{what}: memory", "GB", peaks_gb)]
+def _figures(what: str, runs: Iterable[_Taken], goal: str) -> list[Figure]:
+    taken = list(runs)
+    return [
+        Figure(what, "s", [one.wall_s for one in taken], goal=goal),
+        Figure(f"{what}: CPU", "s", [one.cpu_s for one in taken]),
+        Figure(f"{what}: memory", "GB", [one.peak_gb for one in taken]),
+    ]
 
 
-def _run(module: str, *arguments: str) -> tuple[float, float]:
-    """Wall seconds, and the largest sum of the resident sets of the process and its children, in GB."""
-    start_s, peak_bytes = time.monotonic(), 0
+@dataclass(frozen=True)
+class _Taken:
+    """Of a command with all its processes; the peak is of the sum of their resident sets, read 20 times a second."""
+
+    wall_s: float
+    cpu_s: float
+    peak_gb: float
+
+
+def _run(module: str, *arguments: str) -> _Taken:
+    start_s, start_cpu_s, peak_bytes = time.monotonic(), _children_cpu_s(), 0
     with subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=subprocess.DEVNULL) as process:
         watched = psutil.Process(process.pid)
         while process.poll() is None:
@@ -85,7 +99,12 @@ def _run(module: str, *arguments: str) -> tuple[float, float]:
             time.sleep(0.05)
     if process.returncode != 0:
         raise RuntimeError(f"{module} ended with {process.returncode}")
-    return time.monotonic() - start_s, peak_bytes / 1e9
+    return _Taken(time.monotonic() - start_s, _children_cpu_s() - start_cpu_s, peak_bytes / 1e9)
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _tree_bytes(process: psutil.Process) -> int:
