@@ -33,7 +33,6 @@ from analysis.new_hardware_table import table as new_hardware_table
 from analysis.runs import runs_table
 from analysis.spans import FIT_CALLS
 from analysis.stats import Interval, Values, bootstrap_interval
-from analysis.thinning import thinned
 from analysis.windows import Group, Windows, completed_work, fit_windows, uncut_tasks
 from analysis.words import TIME_PROVENANCE
 from profiler.errors import ResultsError, UsageError
@@ -305,9 +304,8 @@ def _command(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.max_drop < 1:
         raise UsageError(f"--max-drop {arguments.max_drop}: must be at least 0 and less than 1.")
     results = load(arguments.results, FIT_CALLS)
-    part, thinning = thinned(results)
-    groups, left_out = fit_windows(part)
-    cli.say(*(f"note: {warning}" for warning in (*results.warnings, *thinning, *left_out)))
+    groups, left_out = fit_windows(results)
+    cli.say(*(f"note: {warning}" for warning in (*results.warnings, *left_out)))
     _require_windows(results, groups)
     if arguments.reference is not None:
         cli.choose("--reference", arguments.reference, {name for by in groups.values() for name in by})

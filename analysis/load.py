@@ -25,6 +25,7 @@ from analysis.parquet import DERIVED_COLUMNS
 from analysis.run_records import Run as Run
 from analysis.run_records import read_run
 from analysis.spans import ALL_SPANS, NO_SPANS, SpanSelection, frame
+from analysis.thinning import thinned
 from profiler.errors import ResultsError
 from profiler.records import KINDS, SCHEMA_VERSION, Row
 
@@ -70,11 +71,17 @@ def load(paths: Sequence[Path], spans: SpanSelection = ALL_SPANS) -> Results:
             + "".join(f" {warning}" for warning in warnings),
             remedy="Let a run finish, or finish it with `python -m harness.run --resume DIR`.",
         )
+    span_tables = [table for one in read for table in one.spans]
+    if spans.max_calls is not None:
+        span_tables, thinning = thinned(span_tables, spans.max_calls)
+        warnings += thinning
+    for one in read:
+        one.spans.clear()  # what is not kept must not stay in memory
     return Results(
         runs=runs,
         tasks=_frame("task", [row for one in read for row in one.tasks]),
         rounds=_frame("round", [row for one in read for row in one.rounds]),
-        spans=frame((table for one in read for table in one.spans), spans),
+        spans=frame(span_tables, spans),
         failures=_frame("failure", [row for one in read for row in one.failures]),
         devices={run.run_id: _devices(run.path) for run in runs},
         idle={run.run_id: one.idle for run, one in zip(runs, read, strict=True)},
@@ -89,7 +96,8 @@ def rows(frame: pd.DataFrame) -> list[Row]:
 
 def each_row(frame: pd.DataFrame) -> Iterator[Row]:
     """The same one by one, of tables so long that all dicts at once would fill the memory."""
-    columns = [map(_plain, frame[name].tolist()) for name in frame.columns]
+    # As objects first: to iterate over categories of text is slow.
+    columns = [map(_plain, frame[name].astype(object).tolist()) for name in frame.columns]
     return (dict(zip(frame.columns, values, strict=True)) for values in zip(*columns, strict=True))
 
 

@@ -30,10 +30,14 @@ REPEATED = ("run_id", "task", "device", "processor", "call", "name", "clock", "s
 
 @dataclass(frozen=True, slots=True)
 class SpanSelection:
-    """Which columns of spans, and spans of which names, loading keeps. None means all."""
+    """Which columns of spans, and spans of which names, loading keeps. None means all.
+
+    Of more than `max_calls` fits a part is kept, see `analysis.thinning`; a warning of the results says so.
+    """
 
     columns: tuple[str, ...] | None = None
     names: frozenset[str] | None = None
+    max_calls: int | None = None
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -61,6 +65,7 @@ FIT_CALLS = SpanSelection(
         *("energy_j", "provenance", "accuracy", "examples"),
     ),
     frozenset({"fit", "download", "receive", "send", "upload", "wait", "evaluate"}),
+    max_calls=50_000,
 )
 """What fit windows need, beside the above."""
 
@@ -164,7 +169,7 @@ def _parsed(text: str | None) -> object:
 def frame(tables: Iterable[pa.Table], selection: SpanSelection) -> pd.DataFrame:
     """Finished spans as a table for pandas, typed as every table of `Results` is.
 
-    Of selected columns repeated text is kept as categories, and `steps_s` as arrays.
+    Of selected columns repeated text is kept as categories.
     """
     whole = _concatenated(list(tables), selection)
     compact = selection.columns is not None
@@ -181,7 +186,7 @@ def _concatenated(tables: Sequence[pa.Table], selection: SpanSelection) -> pa.Ta
 
 def _series(name: str, column: pa.ChunkedArray, compact: bool) -> pd.Series[Any]:
     kind = _TYPES.get(name, "str")
-    if kind in ("int", "bool", "float") or (compact and kind != "json"):
+    if kind in ("int", "bool", "float") or (compact and kind == "str"):
         types = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
         made: pd.Series[Any] = column.to_pandas(types_mapper=types.get)
         return made

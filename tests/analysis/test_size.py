@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,7 @@ from analysis import cutoff, pareto
 from analysis import load as load_main
 from analysis.load import load, rows, write_tables
 from analysis.record_files import read_part, read_parts, stretches_of
-from analysis.spans import ALL_SPANS, FIT_CALLS, FIT_WORK, NO_SPANS
-from analysis.thinning import thinned
+from analysis.spans import ALL_SPANS, FIT_CALLS, FIT_WORK, NO_SPANS, SpanSelection
 from analysis.windows import fit_windows
 from profiler.errors import ResultsError
 from tests.fixtures.large_results import Size, write_large
@@ -50,11 +50,7 @@ def test_a_selection_has_the_same_values_as_the_whole(tmp_path: Path) -> None:
         assert selection.names is not None
         some = load([folder.path], selection).spans
         expected = rows(whole[whole["name"].isin(selection.names)][list(selection.kept)])
-        found = [
-            {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in row.items()}
-            for row in rows(some)
-        ]
-        assert found == expected
+        assert rows(some) == expected
 
 
 def test_a_selection_keeps_repeated_text_once(tmp_path: Path) -> None:
@@ -95,29 +91,36 @@ def test_only_the_attempt_that_counts_is_kept_of_a_selection(tmp_path: Path) -> 
 # A part of very many calls
 
 
+def at_most(max_calls: int) -> SpanSelection:
+    return replace(FIT_CALLS, max_calls=max_calls)
+
+
 def test_of_very_many_calls_every_kth_round_is_used_and_that_is_said(tmp_path: Path) -> None:
-    results = load([write_large(tmp_path, Size(tasks=3, rounds=6, clients=4)).path], FIT_CALLS)
-    part, notes = thinned(results, max_calls=36)
-    assert notes == ["of 72 fit calls 36 are used, those of one round in 2."]
+    folder = write_large(tmp_path, Size(tasks=3, rounds=6, clients=4))
+    whole, part = load([folder.path], FIT_CALLS), load([folder.path], at_most(36))
+    assert part.warnings == ["of 72 fit calls 36 are used, those of one round in 2."]
     assert sorted(set(part.spans["round"])) == [2, 4, 6]
-    assert len(part.spans) * 2 == len(results.spans)
-    assert len(part.rounds) == len(results.rounds)
+    assert len(part.spans) * 2 == len(whole.spans)
+    assert len(part.rounds) == len(whole.rounds)
     groups, _ = fit_windows(part)
     assert {len(one.windows) for by_processor in groups.values() for one in by_processor.values()} == {6}
 
 
 def test_no_task_is_left_without_a_round(tmp_path: Path) -> None:
     RunFolder(tmp_path, "short").write([Task("x", rounds=2, fits=[Client("d", "cpu", 1.0)])])
-    part, _ = thinned(load([write_large(tmp_path, SMALL).path, tmp_path / "short"], FIT_CALLS), max_calls=5)
+    part = load([write_large(tmp_path, SMALL).path, tmp_path / "short"], at_most(5))
     assert set(part.spans["task"]) == {"x", *(f"t{n}" for n in range(6))}
 
 
 def test_of_fewer_calls_all_are_used(tmp_path: Path) -> None:
-    results = load([write_large(tmp_path, SMALL).path], FIT_CALLS)
-    part, notes = thinned(results)
-    assert notes == []
-    assert len(part.spans) == len(results.spans)
-    assert fit_windows(part)[0].keys() == fit_windows(load([tmp_path]))[0].keys()
+    whole, part = load([write_large(tmp_path, SMALL).path]), load([tmp_path], FIT_CALLS)
+    assert part.warnings == []
+    for group, by_processor in fit_windows(whole)[0].items():
+        for name, windows in by_processor.items():
+            found = fit_windows(part)[0][group][name]
+            assert found.windows_s.tolist() == windows.windows_s.tolist()
+            assert found.comms_s.tolist() == windows.comms_s.tolist()
+            assert found.n_without_steps == windows.n_without_steps == 0
 
 
 # Stretches and processes
