@@ -146,7 +146,7 @@ def fit_curve(course: Course, *, is_steady: bool, seed: int = 0) -> Throttling:
     mean_s = float(np.average(bins.mean_s, weights=bins.weight))
     plain = float(bins.weight @ (bins.mean_s - mean_s) ** 2)
     spare = effective_n(bins.mean_s - fitted_s) - _N_FITTED
-    is_found = spare > 0 and best[0, 1] > 0 and _is_better(plain, float(squares[0]), spare)
+    is_found = bool(spare > 0 and best[0, 1] > 0 and _is_better(plain, float(squares[0]), spare))
     curve = StepCurve(mean_s) if is_steady and not is_found else _curve(best[0])
     return Throttling(curve, tuple(_curve(row) for row in replicates), is_found)
 

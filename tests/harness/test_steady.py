@@ -67,6 +67,12 @@ def test_without_heat_none_is_found_but_for_chance() -> None:
     assert constant.curve.added_s == 0
 
 
+def test_what_is_found_is_said_in_plain_types() -> None:
+    """It goes into a file, and numpy's own truth values are no JSON."""
+    found = [fit_curve(course(seed=seed, part=0.0, cv=0.13, seconds=60.0), is_steady=False) for seed in range(10)]
+    assert {type(one.is_found) for one in found} == {bool}
+
+
 def test_load_that_comes_and_goes_is_not_taken_for_heat() -> None:
     noisy = []
     for seed in range(10):
