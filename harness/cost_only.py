@@ -76,6 +76,7 @@ class RoundColumns:
     """One round: a row a client that was drawn, and what the round comes to.
 
     `fit_s` is the training window; `wait_s` from a client's own update to the last accepted one, evaluation included.
+    `present_s` is how long each draws idle power: the whole round, and what a late one takes beyond it.
     """
 
     devices: Ints
@@ -86,6 +87,7 @@ class RoundColumns:
     fit_s: Floats
     upload_s: Floats
     wait_s: Floats
+    present_s: Floats
     idle_j: Floats
     work_j: Floats
     fit_j: Floats
@@ -109,6 +111,7 @@ def simulate_round(
     is_late = call_s > deadline_s
     fit_time_s = float(np.max(call_s, where=~is_late, initial=0.0)) or deadline_s
     time_s = fit_time_s + float(np.max(calls.evaluate_s[group], initial=0.0))
+    present_s = np.maximum(time_s, call_s)
     fit_work_j = population.step_j[group] * fits.steps_done
     return RoundColumns(
         devices=devices,
@@ -119,7 +122,8 @@ def simulate_round(
         fit_s=fits.window_s,
         upload_s=upload_s,
         wait_s=np.maximum(0.0, time_s - call_s),
-        idle_j=population.idle_w[group] * np.maximum(time_s, call_s),
+        present_s=present_s,
+        idle_j=population.idle_w[group] * present_s,
         work_j=fit_work_j + calls.work_j[group],
         fit_j=population.idle_w[group] * fits.window_s + fit_work_j,
         is_late=is_late,
@@ -270,7 +274,7 @@ class _Rounds:
         stragglers_j = float((self._population.idle_w[columns.group] * straggler_s).sum())
         energy_j = float(columns.energy_j.sum())
         error = self._error(idle_j, work_j) / energy_j if energy_j else 0.0
-        seconds = self._by_group(columns, np.maximum(columns.time_s, columns.time_s - columns.wait_s))
+        seconds = self._by_group(columns, columns.present_s)
         return {
             "kind": "round",
             **base,

@@ -164,6 +164,19 @@ def test_late_fits_are_failures_of_the_round(folder: Path) -> None:
     assert (row["n_results"], row["n_failures"]) == (2000, 1000)
     assert row["time_s"] < 100
     assert row["energy_j"] > 1000 * 16 * 25.5, "late work was drawn all the same"
+    assert row["idle_s"]["raspberry-pi-4-each"] > 1000 * 100 > 1000 * row["time_s"], "and a late one idles for longer"
+    idle_j = sum(
+        row["idle_s"][f"{name}-each"] * costs_of(load_device(name), "cifar10-resnet18").idle_w for name in POPULATION
+    )
+    clients = pq.read_table(run_folder(folder) / "samples" / row["task"] / "clients.parquet").to_pydict()
+    steps_j = {0: 25.5, 1: 2.5, 2: 0.4}
+    work_j = sum(
+        steps * steps_j[device // 1000]
+        for steps, device, round_ in zip(clients["steps_done"], clients["device"], clients["round"], strict=True)
+        if round_ == 1
+    )
+    transfers_j = 2000 * 2 * 44_700_000 * 4e-9 + 1000 * 0.319179
+    assert row["energy_j"] - idle_j == pytest.approx(work_j + transfers_j, rel=1e-9), "net energy is that of the work"
 
 
 def test_the_same_seed_gives_the_same_records(folder: Path, tmp_path: Path) -> None:
