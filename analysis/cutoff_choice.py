@@ -90,6 +90,7 @@ class _Group:
         self._limits = problem.limits
         self._rules = Rules.of_all(problem)
         self._weights: Weights = self._rules.weights()
+        self._curves = self._rules.curves(self._weights)
         self._taus_s = {name: float(tau_s[0]) for name, tau_s in self._rules.estimate(self._weights).items()}
 
     def cutoffs(self) -> list[Cutoff]:
@@ -176,7 +177,7 @@ class _Group:
         return self._inputs_of_accuracy(kind, processor) if kind in ("accuracy", "knee", "recommended") else {}
 
     def _inputs_of_accuracy(self, kind: str, processor: str) -> Row:
-        curve, source = self._curve(kind, processor), self._problem.source(processor, kind)
+        curve, source = self._curves[processor, kind], self._problem.source(processor, kind)
         sweep = self._problem.sweep
         inputs: Row = {"accuracy_from": source}
         if source == "sweep" or source is None:
@@ -198,9 +199,6 @@ class _Group:
         if kind == "knee":
             inputs["height"] = _known(_one(curve.knee()[1]))
         return inputs
-
-    def _curve(self, kind: str, processor: str) -> Curve | None:
-        return self._rules.curve(self._weights, processor, kind)
 
     def _joint_doubt(self, processor: str) -> str:
         level = self._rules.joint_level(processor)
@@ -232,7 +230,7 @@ class _Group:
         return replace(blank, note=note, infeasible=True)
 
     def _why_no_accuracy(self, kind: str, processor: str) -> str:
-        curve = self._curve(kind, processor)
+        curve = self._curves[processor, kind]
         if curve is None:
             needed, epochs = 3 if kind == "knee" else 2, self._problem.group.epochs
             have = ", ".join(f"{e:g}" for e in self._problem.sweep.epochs) or "none"
@@ -270,7 +268,7 @@ class _Group:
         if limiting.get("energy", np.inf) < tau_s:
             beside_j = _one(rules.beside_j(weights, processor))
             costs.append(f"--max-energy-j {_up(tau_s * _one(rules.power_w(weights, processor)) + beside_j)}")
-        curve = self._curve("accuracy", processor)
+        curve = self._curves[processor, "accuracy"]
         if curve is None:
             return " and ".join(costs)
         drop = self._drop(curve, min(limiting.values()))

@@ -173,14 +173,15 @@ class Rules:
     def estimate(self, weights: Weights) -> dict[str, Values]:
         """τ by rule's name, float64[b] each."""
         found: dict[str, Values] = {}
+        curves = self.curves(weights)
         for processor in self.fits:
             taus_s = {
                 "parity": self.parity(weights, processor),
                 "time": self.time(weights, processor),
                 "energy": self.energy(weights, processor),
                 "joint": self.joint(weights, processor),
-                "accuracy": self.accuracy(weights, processor),
-                "knee": self.knee(weights, processor),
+                "accuracy": self.accuracy(weights, processor, curves[processor, "accuracy"]),
+                "knee": self.knee(weights, processor, curves[processor, "knee"]),
             }
             taus_s["recommended"] = recommended(taus_s, self.longest_allowed(taus_s))
             found |= {rule_name(kind, processor): some_s for kind, some_s in taus_s.items()}
@@ -238,27 +239,28 @@ class Rules:
 
     # From accuracy
 
-    def accuracy(self, weights: Weights, processor: str) -> Values:
+    def accuracy(self, weights: Weights, processor: str, curve: Curve | None) -> Values:
         """min{τ : A(τ) >= A without τ - max_drop}."""
-        curve = self.curve(weights, processor, "accuracy")
         if curve is None:
             return np.full(weights[processor].shape[0], np.nan)
         return curve.reaching(curve.accuracies[:, -1] - self.problem.limits.max_drop)
 
-    def knee(self, weights: Weights, processor: str) -> Values:
-        curve = self.curve(weights, processor, "knee")
+    def knee(self, weights: Weights, processor: str, curve: Curve | None) -> Values:
         if curve is None:
             return np.full(weights[processor].shape[0], np.nan)
-        if self.problem.uncut(processor):
-            return curve.taus_s[:, -1]
-        return curve.knee()[0]
+        return curve.taus_s[:, -1] if self.problem.uncut(processor) else curve.knee()[0]
 
-    def curve(self, weights: Weights, processor: str, kind: str) -> Curve | None:
-        """Accuracy and round time by τ as far as this kind of rule knows them."""
-        source = self.problem.source(processor, kind)
-        if source == "runs":
-            return self._curve_of_runs(weights, processor)
-        return self._curve_of_sweep(weights) if source == "sweep" else None
+    def curves(self, weights: Weights) -> dict[tuple[str, str], Curve | None]:
+        """Accuracy and round time by τ, by processor and kind of rule, as far as each kind knows them."""
+        kinds = ("accuracy", "knee", "recommended")
+        sources = {(name, kind): self.problem.source(name, kind) for name in self.fits for kind in kinds}
+        of_sweep = self._curve_of_sweep(weights) if "sweep" in sources.values() else None
+        of_runs = {
+            name: self._curve_of_runs(weights, name) for (name, _), source in sources.items() if source == "runs"
+        }
+        return {
+            key: {"sweep": of_sweep, "runs": of_runs.get(key[0])}.get(source or "") for key, source in sources.items()
+        }
 
     def cap_s(self, weights: Weights, processor: str) -> Values:
         """q99(W): a longer τ has no effect."""
