@@ -254,7 +254,7 @@ class _Group:
         return replace(
             blank,
             note=f"infeasible: {wanted}, {allowed}. Smallest relaxation: {relaxed}",
-            inputs={**blank.inputs, "tau_by_limit_s": taus_s | limiting},
+            inputs={**blank.inputs, "tau_by_limit_s": {kind: _known(tau_s) for kind, tau_s in taus_s.items()}},
             infeasible=True,
         )
 

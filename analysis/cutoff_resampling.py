@@ -23,7 +23,8 @@ N_INNER = 25
 """Draws within each draw, for its standard error: 25 are enough (Efron and Tibshirani, 1993, 6.4)."""
 _N_ERROR = 200
 _MIN_STUDENTISED = 5
-_MAX_WINDOWS = 400
+_MAX_WINDOWS = 200
+_MAX_UNITS = 1000
 _N_COPIES = 64
 
 
@@ -78,13 +79,17 @@ def pool_of_values(n: int) -> Pool:
 
 
 def pool_of_windows(windows: Windows, random: np.random.Generator) -> tuple[tuple[FitWindow, ...], Pool]:
-    """The fits to draw from, and their units. Of more than 400 some are taken, evenly by length within each unit."""
+    """The fits to draw from, and their units. Of more than 200 some are taken, evenly by length within each unit.
+
+    Of more than 1,000 units at most 1,000 count, evenly through their names: the interval is then wider than need be.
+    """
     fits = windows.windows
     if len(fits) == 1 and fits[0].step_ends_s is not None:
         copies = tuple(_copies(fits[0], fits[0].step_ends_s, random))
         n_blocks = fits[0].step_ends_s.size // block_length(np.diff(fits[0].step_ends_s, prepend=0.0))
         return copies, Pool(np.zeros(len(copies), dtype=np.intp), "steps", n_blocks, copies=True)
     level, members = _units(fits)
+    members = members[:: -(-len(members) // _MAX_UNITS)]
     kept = [spread_evenly(unit, max(1, _MAX_WINDOWS // len(members))) for unit in members]
     unit_of = np.repeat(np.arange(len(kept)), [len(unit) for unit in kept])
     return tuple(window for unit in kept for window in unit), Pool(unit_of, level, len(kept))
@@ -93,9 +98,10 @@ def pool_of_windows(windows: Windows, random: np.random.Generator) -> tuple[tupl
 def _units(fits: Sequence[FitWindow]) -> tuple[str, list[list[FitWindow]]]:
     for level, names in (("runs", [fit.run for fit in fits]), ("devices", [fit.device for fit in fits])):
         if len(set(names)) > 1:
-            return level, [
-                [fit for fit, name in zip(fits, names, strict=True) if name == one] for one in sorted(set(names))
-            ]
+            members: dict[str, list[FitWindow]] = {name: [] for name in sorted(set(names))}
+            for name, fit in zip(names, fits, strict=True):
+                members[name].append(fit)
+            return level, list(members.values())
     return "fits", [[fit] for fit in sorted(fits, key=lambda fit: (fit.round, fit.window_s))]
 
 
@@ -120,35 +126,45 @@ def bootstrap_intervals(
     Studentised; where one of the pools has fewer than 5 units by Student's t, for their draws have no spread of their
     own. None where the rule has no τ, or one of its pools no spread.
     """
-    random = np.random.default_rng(seed)
     estimates = estimator({name: np.ones((1, pool.n_elements)) for name, pool in pools.items()})
+    weakest = {rule: weakest_pool(pools, needs[rule]) for rule, (tau_s,) in estimates.items() if np.isfinite(tau_s)}
+    sure = {rule: pool for rule, pool in weakest.items() if pool.n_independent > 1}
+    studentised = [rule for rule, pool in sure.items() if pool.n_independent >= _MIN_STUDENTISED and not pool.copies]
+    found: dict[str, Interval | None] = dict.fromkeys(estimates)
+    if not sure:
+        return found
+    random = np.random.default_rng(seed)
+    of_units = estimator(_of_units(pools, random))
+    errors = {rule: float(_spread(of_units[rule])) for rule in sure}
+    found |= {
+        rule: t_interval(float(estimates[rule][0]), errors[rule], pool.n_independent) for rule, pool in sure.items()
+    }
+    if studentised:
+        draws, drawn_errors = _draws(pools, estimator, random)
+        found |= {
+            rule: studentised_interval(float(estimates[rule][0]), errors[rule], draws[rule], drawn_errors[rule])
+            for rule in studentised
+        }
+    return found
+
+
+def _draws(
+    pools: Mapping[str, Pool], estimator: Estimator, random: np.random.Generator
+) -> tuple[Mapping[str, Values], dict[str, Values]]:
+    """τ of every draw, and its standard error, which draws within the draw tell."""
     counts = {name: pool.draw_units(random, N_DRAWS) for name, pool in pools.items()}
     weights = {name: pool.draw_within(random, counts[name]) for name, pool in pools.items()}
-    of_units = estimator(_of_units(pools, random))
     draws = estimator(weights)
     inner = [
         estimator({name: weights[name] * pool.redraw_units(random, counts[name]) for name, pool in pools.items()})
         for _ in range(N_INNER)
     ]
-    found: dict[str, Interval | None] = {}
-    for rule, (estimate,) in estimates.items():
-        if not np.isfinite(estimate):
-            found[rule] = None
-            continue
-        weakest, error = weakest_pool(pools, needs[rule]), float(_spread(of_units[rule]))
-        if weakest.n_independent < 2:
-            found[rule] = None
-        elif weakest.n_independent < _MIN_STUDENTISED or weakest.copies:
-            found[rule] = t_interval(float(estimate), error, weakest.n_independent)
-        else:
-            drawn_errors = _spread(np.array([one[rule] for one in inner]))
-            found[rule] = studentised_interval(float(estimate), error, draws[rule], drawn_errors)
-    return found
+    return draws, {rule: _spread(np.array([one[rule] for one in inner])) for rule in draws}
 
 
 def weakest_pool(pools: Mapping[str, Pool], names: Sequence[str]) -> Pool:
     """The one of some pools that is known from the fewest independent values, of those that claim any."""
-    claiming = [pools[name] for name in names if pools[name].n_independent] or [pools[name] for name in names]
+    claiming = [pools[name] for name in names if pools[name].n_independent]
     return min(claiming, key=lambda pool: (pool.n_independent, pool.level != "steps", pool.level))
 
 

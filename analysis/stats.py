@@ -46,9 +46,10 @@ def weighted_quantile(values: Values, weights: Values, level: float) -> Values:
     reached = np.cumsum(weights, axis=1)
     wanted = level * reached[:, -1:]
     slack = 1e-9 * reached[:, -1:]
-    low = np.minimum((reached < wanted - slack).sum(axis=1), values.size - 1)
-    high = (reached <= wanted + slack).sum(axis=1)
-    return np.asarray((values[low] + values[np.where(high < values.size, high, low)]) / 2)
+    low = np.argmax(reached >= wanted - slack, axis=1)
+    beyond = reached > wanted + slack
+    high = np.where(beyond[:, -1], np.argmax(beyond, axis=1), low)
+    return np.asarray((values[low] + values[high]) / 2)
 
 
 def lag1_autocorrelation(values: Sequence[float] | Values) -> float:
