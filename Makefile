@@ -24,7 +24,8 @@ demo: $(VENV)/.demo
 	run python -m harness.run; \
 	run python -m analysis.cutoff results/ -o cutoffs.json; \
 	run python -m harness.run --cutoffs cutoffs.json; \
-	run python -m analysis.pareto results/
+	run python -m analysis.pareto results/; \
+	run python -m analysis.report results/
 
 # What measures times or fills the machine runs by itself, after the rest.
 test: $(VENV)/.dev
@@ -45,7 +46,7 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
 
-# Twenty minutes of metering at 100 Hz: does it grow?
+# Long runs, among them 500 experiments on intervals of cutoffs and twenty minutes of metering at 100 Hz: does it grow?
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak
 

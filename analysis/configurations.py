@@ -20,6 +20,8 @@ from analysis.words import TIME_PROVENANCE
 from profiler.quantities import Provenance, weakest
 from profiler.records import KINDS, Row
 
+OBJECTIVES: Mapping[str, bool] = {"accuracy": True, "time_s": False, "energy_j": False}
+"""Objective -> whether more is better."""
 EnergyKind = Literal["gross", "net", "fit"]
 ENERGY_COLUMNS: Mapping[EnergyKind, tuple[str, str]] = {
     "gross": ("energy_j", "energy_err_j"),
@@ -34,12 +36,27 @@ _RESULTS = ("accuracy", "time_s", "energy_j", "energy_net_j", "energy_fit_j")
 
 
 @dataclass(frozen=True, slots=True)
+class Replicate:
+    """One run of a configuration, with the values that are averaged. `energy_j` is of the kind asked for."""
+
+    run_id: str
+    task: str
+    seed: int
+    accuracy: float | None
+    time_s: float | None
+    energy_j: float | None
+
+    def value(self, objective: str) -> float | None:
+        return {"accuracy": self.accuracy, "time_s": self.time_s, "energy_j": self.energy_j}[objective]
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """One configuration. Values are means over `n` replicates, `*_sd` their spread (None for one replicate).
 
     `energy_j` is the kind of energy that was asked for, `energy_err_j` the mean of its expanded uncertainties (k = 2).
     `missing` names objectives without a value and why; `n_left_out` counts replicates left out for the same cause, and
-    `n_repeats` simulated ones that were copies.
+    `n_repeats` simulated ones that were copies. `replicates` are the `n` that the means are of.
     """
 
     label: str
@@ -68,6 +85,7 @@ class Point:
     missing: Mapping[str, str]
     n_left_out: int = 0
     n_repeats: int = 0
+    replicates: tuple[Replicate, ...] = ()
 
     @property
     def time_provenance(self) -> str:
@@ -94,7 +112,11 @@ def points(runs: Iterable[Row], objectives: Sequence[str], energy: EnergyKind) -
     none has them all keeps the rest, and `missing` says what it lacks.
     """
     made = [_point(label, members, objectives, energy) for label, members in grouped(runs).items()]
-    return sorted(made, key=lambda point: (point.workload, point.clients, point.epochs, point.cutoff, point.label))
+    return sorted(made, key=_place)
+
+
+def _place(point: Point) -> tuple[object, ...]:
+    return point.workload, point.clients, point.epochs, point.cutoff, point.parameters["rounds"], point.label
 
 
 def grouped(runs: Iterable[Row], *, ignoring: Collection[str] = ()) -> dict[str, list[Row]]:
@@ -197,7 +219,7 @@ def _point(label: str, members: Sequence[Row], objectives: Sequence[str], energy
     wanted = [columns[objective] for objective in objectives]
     distinct = without_repeats(members)
     whole = [run for run in distinct if all(run[column] is not None for column in wanted)]
-    used = whole or distinct
+    used = sorted(whole or distinct, key=lambda run: (run["seed"], run["run_id"], run["task"]))
     first = used[0]
     values = {name: _known(used, column) for name, column in columns.items()}
     errors = _known(used, err_column)
@@ -228,6 +250,13 @@ def _point(label: str, members: Sequence[Row], objectives: Sequence[str], energy
         missing={name: why_missing(used, name, columns[name]) for name in objectives if not values[name]},
         n_left_out=len(distinct) - len(used),
         n_repeats=len(members) - len(distinct),
+        replicates=tuple(_replicate(run, energy_column) for run in used),
+    )
+
+
+def _replicate(run: Row, energy_column: str) -> Replicate:
+    return Replicate(
+        *(run["run_id"], run["task"], run["seed"]), run["accuracy"], run["time_s"], energy_j=run[energy_column]
     )
 
 

@@ -1,7 +1,7 @@
 """A cutoff τ for every processor, learnt from runs without one, and from runs with cutoffs what those cost in accuracy.
 
 python -m analysis.cutoff results/ [-o cutoffs.json] [--kind KIND] [--reference PROCESSOR]
-    [--max-drop X] [--max-slowdown Y] [--max-energy-j J] [--beta B]
+    [--max-drop X] [--max-slowdown Y] [--max-energy-j J] [--beta B] [--calibration new-board.json]
 
 parity       τ_p = median W_ref - max(0, median c_p - median c_ref): p's round ends with the reference's
 accuracy     the smallest τ whose accuracy is within --max-drop of that without
@@ -25,6 +25,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from analysis import cli
+from analysis.calibrated import Told, add_calibration, entry, recommend
 from analysis.cutoff_choice import Cutoff, cutoffs
 from analysis.cutoff_curves import AccuracyModel, accuracy_models, candidates
 from analysis.cutoff_evaluations import Evaluation, evaluations
@@ -32,12 +33,25 @@ from analysis.cutoff_rules import BETA, KINDS, MAX_DROP, Limits
 from analysis.cutoff_table import table
 from analysis.files import write_atomically
 from analysis.load import SIMULATED, Results, load, rows
+from analysis.new_hardware import Recommendation, Wish
+from analysis.new_hardware_table import table as new_hardware_table
 from analysis.runs import runs_table
+from analysis.spans import FIT_CALLS
 from analysis.windows import Group, Windows, fit_windows, uncut_tasks
 from profiler.errors import ResultsError, UsageError
 from profiler.records import Row
 
-__all__ = ["KINDS", "MAX_DROP", "AccuracyModel", "Cutoff", "Limits", "accuracy_models", "cutoffs", "main"]
+__all__ = [
+    "KINDS",
+    "MAX_DROP",
+    "SCHEMA_VERSION",
+    "AccuracyModel",
+    "Cutoff",
+    "Limits",
+    "accuracy_models",
+    "cutoffs",
+    "main",
+]
 
 SCHEMA_VERSION = 1
 INFEASIBLE = 1
@@ -56,12 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument(
         "--beta", type=float, default=BETA, help="probability that all clients keep a deadline, 0..1 (%(default)s)"
     )
+    add_calibration(made)
     return cli.run(made, _command, argv)
 
 
 def _command(arguments: argparse.Namespace) -> int:
     limits = _limits(arguments)
-    results = load(arguments.results)
+    results = load(arguments.results, FIT_CALLS)
     groups, left_out = fit_windows(results)
     cli.say(*(f"note: {warning}" for warning in (*results.warnings, *left_out)))
     _require_windows(results, groups)
@@ -71,14 +86,19 @@ def _command(arguments: argparse.Namespace) -> int:
     runs = rows(runs_table(results))
     models = accuracy_models(run for run in runs if (run["run_id"], run["task"]) in uncut)
     made = cutoffs(groups, models, reference=arguments.reference, limits=limits, candidates=candidates(runs))
+    new: list[Recommendation] = []
+    if arguments.calibration:
+        wish = Wish(arguments.reference, limits.max_drop)
+        new = recommend(results, groups, models, Told(arguments.calibration), wish)
     evaluated = evaluations(results, runs)
     cli.say(*(f"note: {line}" for line in _remarks(groups, arguments.reference)))
     document = _document(arguments.kind, made, results, len(uncut), limits)
     try:  # the file first, for a reader of the table may leave early (`| head`)
         if arguments.output is not None:
-            _write(arguments.output, document, made, arguments.kind)
+            _write(arguments.output, document, made, arguments.kind, new)
     finally:
-        print(_json(document, made, evaluated) if arguments.json else table(made, evaluated), flush=True)
+        text = "\n\n".join([table(made, evaluated), *([new_hardware_table(new)] if new else [])])
+        print(_json(document, made, evaluated, new) if arguments.json else text, flush=True)
     return INFEASIBLE if any(cutoff.infeasible for cutoff in made) else 0
 
 
@@ -133,16 +153,16 @@ def _entry(cutoff: Cutoff) -> Row:
     return entry
 
 
-def _json(document: Row, made: Iterable[Cutoff], evaluated: Iterable[Evaluation]) -> str:
+def _json(document: Row, made: Iterable[Cutoff], evaluated: Iterable[Evaluation], new: Iterable[Recommendation]) -> str:
     everything = {
         **document,
-        "cutoffs": [_entry(cutoff) for cutoff in made],
+        "cutoffs": [*map(_entry, made), *map(entry, new)],
         "evaluations": [asdict(one) for one in evaluated],
     }
     return json.dumps(everything, indent=2, allow_nan=False)
 
 
-def _write(path: Path, document: Row, made: Sequence[Cutoff], kind: str) -> None:
+def _write(path: Path, document: Row, made: Sequence[Cutoff], kind: str, new: Sequence[Recommendation] = ()) -> None:
     chosen, doubled = _measured_first([cutoff for cutoff in made if cutoff.kind == kind])
     available = [cutoff for cutoff in chosen if cutoff.tau_s is not None]
     lacking = [f"{c.workload}, {c.processor}, E={c.epochs}: {c.note}" for c in chosen if c.tau_s is None]
@@ -151,7 +171,8 @@ def _write(path: Path, document: Row, made: Sequence[Cutoff], kind: str) -> None
             f"no {kind} cutoff can be given, {path} is not written: {'; '.join(lacking) or _unasked(kind)}.",
             remedy="Choose another --kind or --reference, or run the missing E without a cutoff.",
         )
-    write_atomically(path, json.dumps({**document, "cutoffs": [_entry(c) for c in available]}, indent=2) + "\n")
+    entries = [*map(_entry, available), *(entry(one) for one in new if one.kind == kind and one.tau_s is not None)]
+    write_atomically(path, json.dumps({**document, "cutoffs": entries}, indent=2) + "\n")
     cli.say(*(f"note: not in {path}: {cli.printable(line)}" for line in [*lacking, *doubled]))
     n_simulated = sum(cutoff.time_provenance == "simulated" for cutoff in available)
     cli.say(f"wrote {path}: {len(available)} {kind} cutoffs" + (f", {n_simulated} simulated" if n_simulated else ""))

@@ -13,10 +13,11 @@ import numpy as np
 from analysis import fronts
 from analysis.cutoff_curves import AccuracyModel, Candidate, Curve
 from analysis.cutoff_resampling import ENOUGH_UNITS, Pool, Weights, bootstrap_intervals, weakest_pool
-from analysis.cutoff_rules import KINDS, Limits, Problem, Rules, expected_round_s, rule_name
+from analysis.cutoff_rules import KINDS, Limits, Problem, Rules, expected_round_s, is_feasible, rule_name
 from analysis.stats import Interval, Values
 from analysis.windows import Group, Windows
-from analysis.words import TIME_PROVENANCE
+from analysis.words import PROVENANCE_TEXT, TIME_PROVENANCE
+from profiler.quantities import Provenance
 from profiler.records import Row
 
 
@@ -91,7 +92,12 @@ class _Group:
         self._rules = Rules.of_all(problem)
         self._weights: Weights = self._rules.weights()
         self._curves = self._rules.curves(self._weights)
-        self._taus_s = {name: float(tau_s[0]) for name, tau_s in self._rules.estimate(self._weights).items()}
+        estimates = self._rules.estimate(self._weights)
+        self._taus_s = {name: float(tau_s[0]) for name, tau_s in estimates.items()}
+        for processor in problem.by_processor:
+            of_kind = {kind: estimates[rule_name(kind, processor)] for kind in KINDS}
+            if not is_feasible(of_kind, self._rules.longest_allowed(of_kind))[0]:
+                self._taus_s[rule_name("recommended", processor)] = np.nan
 
     def cutoffs(self) -> list[Cutoff]:
         asked = [kind for kind in KINDS if not self._unasked(kind)]
@@ -114,7 +120,7 @@ class _Group:
         cap_s = _one(self._rules.cap_s(self._weights, processor))
         if kind not in ("parity", "joint") and tau_s >= cap_s * (1 - 1e-9):
             return self._given(blank, 0.0, f"ends before {tau_s:.4g} s by itself")
-        return self._given(blank, tau_s, self._joint_doubt(processor) if kind == "joint" else "")
+        return self._given(blank, tau_s, self._doubt(kind, processor))
 
     def _blank(self, processor: str) -> Cutoff:
         """The row of a processor before any rule has spoken."""
@@ -199,6 +205,15 @@ class _Group:
         if kind == "knee":
             inputs["height"] = _known(_one(curve.knee()[1]))
         return inputs
+
+    def _doubt(self, kind: str, processor: str) -> str:
+        """What a reader must know of a τ beside its inputs."""
+        if kind == "joint":
+            return self._joint_doubt(processor)
+        provenance = self._problem.by_processor[processor].energy_provenance
+        limited = kind == "energy" or (kind == "recommended" and self._limits.max_energy_j is not None)
+        modelled = provenance in (Provenance.ESTIMATED, Provenance.SIMULATED)
+        return f"its joules are {PROVENANCE_TEXT[provenance]}" if limited and modelled else ""
 
     def _joint_doubt(self, processor: str) -> str:
         level = self._rules.joint_level(processor)

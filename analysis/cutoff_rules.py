@@ -313,12 +313,19 @@ class Rules:
 
 
 def recommended(taus_s: Mapping[str, Values], longest_s: Values) -> Values:
-    """The knee, clipped to [τ of accuracy, `longest_s`]; the shortest that accuracy allows where there is no knee."""
+    """The knee, clipped to [τ of accuracy, `longest_s`]; the shortest that accuracy allows where there is no knee.
+
+    Where nothing lies between these it is `longest_s`: whether that `is_feasible` is asked of the estimate alone, for
+    draws that were left out would bend its interval.
+    """
     shortest_s = taus_s["accuracy"]
     wanted_s = np.where(np.isfinite(taus_s["knee"]), taus_s["knee"], shortest_s)
-    clipped_s = np.minimum(np.maximum(wanted_s, shortest_s), longest_s)
-    feasible = (shortest_s <= longest_s * (1 + 1e-9)) & (longest_s > 0)
-    return np.where(feasible, clipped_s, np.nan)
+    return np.minimum(np.maximum(wanted_s, shortest_s), longest_s)
+
+
+def is_feasible(taus_s: Mapping[str, Values], longest_s: Values) -> npt.NDArray[np.bool_]:
+    """Whether some τ is long enough for accuracy and short enough for time and energy; bool[b]."""
+    return np.asarray((taus_s["accuracy"] <= longest_s * (1 + 1e-9)) & (longest_s > 0))
 
 
 def rule_name(kind: str, processor: str) -> str:

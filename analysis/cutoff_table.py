@@ -40,7 +40,7 @@ def _trust(cutoffs: Sequence[Cutoff]) -> list[str]:
     """Every interval says what it is from; those that are too narrow are named as such."""
     given = [cutoff for cutoff in cutoffs if cutoff.interval is not None]
     doubted = sorted({str(cutoff.interval_from) for cutoff in given if not cutoff.interval_trusted})
-    said = f"Intervals from fewer than {ENOUGH_UNITS} runs are too narrow to trust; here from {', '.join(doubted)}."
+    said = f"Intervals that are not from {ENOUGH_UNITS} runs or more are too narrow to trust: {', '.join(doubted)}."
     return [said, ""] if doubted else []
 
 

@@ -1,35 +1,35 @@
 """Accuracy, time and energy of every configuration: fronts, who dominates whom, knees, hypervolume, one choice.
 
 python -m analysis.pareto results/ [--objectives accuracy,time_s,energy_j] [--energy gross|net|fit] [--where K=V]
+    [--resolution accuracy=0.005,time_s=0.01,energy_j=0.02] [--trajectories | --stop-after ROUND...] [--target ACCURACY]
+    [--max-energy-kj X] [--max-time-min X] [--min-accuracy X]    exit 1 where nothing keeps them
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import entry_points
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from analysis import cli, fronts, pareto_table
-from analysis.configurations import ENERGY_COLUMNS, EnergyKind, Point, points
+from analysis.choice import Choice, Limit, choose
+from analysis.configurations import OBJECTIVES, EnergyKind, Point, points
 from analysis.files import write_atomically
-from analysis.load import load, rows
-from analysis.runs import runs_table
+from analysis.load import Results, load, rows
+from analysis.pareto_options import Options, add_options, options
+from analysis.replication import Attainment, attainment, front_probabilities
+from analysis.resolution import EXACT, Resolution, boxes
+from analysis.runs import EVERY_ROUND, runs_table
+from analysis.spans import FIT_WORK
+from analysis.targets import ToTarget, to_target
 from analysis.where import add_where, refuse_mixed_workloads, where
-from profiler.errors import PreconditionError, ResultsError, UsageError
+from profiler.errors import ResultsError
 from profiler.records import Row
 
-OBJECTIVES: Mapping[str, bool] = {"accuracy": True, "time_s": False, "energy_j": False}
-"""Objective -> whether more is better."""
-FIGURE_GROUP = "fedmeter.figures"
 _REFERENCE_MARGIN = 0.1
 _ACCURACY_SLACK = 0.01
-
-Draw = Callable[["Analysis", Sequence[Path]], None]
-"""A figure of the entry points `fedmeter.figures`: writes itself to each path, in the format of its suffix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,10 @@ class Front:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """Everything that table, JSON, report and figure say. `dominated_by` has an entry for each complete point."""
+    """Everything that table, JSON, report and figure say. `dominated_by` has an entry for each complete point.
+
+    `probabilities` has an entry for each complete point of several runs. `choice` is None where no limits were given.
+    """
 
     objectives: tuple[str, ...]
     energy: EnergyKind
@@ -58,6 +61,12 @@ class Analysis:
     n_beyond_reference: int
     notes: tuple[str, ...]
     recommendation: str
+    resolution: Resolution
+    probabilities: Mapping[str, float]
+    attainment: Attainment
+    choice: Choice | None = None
+    target: float | None = None
+    to_target: tuple[ToTarget, ...] = ()
 
 
 def analyse(
@@ -66,16 +75,23 @@ def analyse(
     objectives: Sequence[str] = tuple(OBJECTIVES),
     energy: EnergyKind = "gross",
     reference: Sequence[float] | None = None,
+    resolution: Resolution = EXACT,
+    limits: Sequence[Limit] = (),
 ) -> Analysis:
-    """Fronts of some rows of `runs_table`. Raises UsageError where they are of several workloads."""
+    """Fronts of some rows of `runs_table`. Raises UsageError where they are of several workloads.
+
+    Dominance counts from `resolution` on; hypervolumes and knees are of the values as they are.
+    """
     made = points(runs, objectives, energy)
     refuse_mixed_workloads(point.workload for point in made)
     complete = [point for point in made if point.has(objectives)]
     values = [_values(point, objectives) for point in complete]
     maximise = [OBJECTIVES[name] for name in objectives]
-    by = fronts.dominators(values, maximise)
+    by = fronts.dominators(boxes(values, objectives, resolution), maximise)
     chosen = tuple(reference) if reference is not None else _default_reference(values, objectives)
-    pairs = tuple(_pair(made, cost) for cost in ("time_s", "energy_j") if {"accuracy", cost} <= set(objectives))
+    pairs = tuple(
+        _pair(made, cost, resolution) for cost in ("time_s", "energy_j") if {"accuracy", cost} <= set(objectives)
+    )
     return Analysis(
         objectives=tuple(objectives),
         energy=energy,
@@ -88,6 +104,10 @@ def analyse(
         n_beyond_reference=sum(not _within(value, chosen, maximise) for value in values),
         notes=tuple(pareto_table.notes(made, objectives)),
         recommendation=_recommendation(complete or [p for p in made if p.has(("accuracy", "time_s"))], pairs),
+        resolution=resolution,
+        probabilities=front_probabilities(complete, objectives, maximise, resolution),
+        attainment=attainment(complete, objectives, maximise, chosen),
+        choice=choose(made, limits, resolution) if limits else None,
     )
 
 
@@ -111,13 +131,14 @@ def _within(value: Sequence[float], reference: Sequence[float], maximise: Sequen
     return all(v > r if more else v < r for v, r, more in zip(value, reference, maximise, strict=True))
 
 
-def _pair(made: Sequence[Point], cost: str) -> Front:
+def _pair(made: Sequence[Point], cost: str, resolution: Resolution) -> Front:
     """The front of accuracy against one cost, over all points that have these two, by growing cost."""
     objectives = ("accuracy", cost)
     complete = [point for point in made if point.has(objectives)]
-    flags = fronts.on_front([_values(point, objectives) for point in complete], [True, False])
+    values = [_values(point, objectives) for point in complete]
+    flags = fronts.on_front(boxes(values, objectives, resolution), [True, False])
     kept = sorted(
-        ((_values(p, objectives), p.label) for p, flag in zip(complete, flags, strict=True) if flag),
+        ((value, point.label) for value, point, flag in zip(values, complete, flags, strict=True) if flag),
         key=lambda item: (item[0][1], item[1]),
     )
     found = fronts.knee([value[1] for value, _ in kept], [value[0] for value, _ in kept])
@@ -165,21 +186,17 @@ def _cheapest_good(complete: Sequence[Point]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     made = cli.parser("analysis.pareto", "Fronts of accuracy, time and energy over the configurations in results.")
-    made.add_argument("--objectives", default=",".join(OBJECTIVES), help="some of %(default)s")
-    made.add_argument("--energy", choices=list(ENERGY_COLUMNS), default="gross", help="which energy (default gross)")
-    made.add_argument("--ref", help="reference point of the hypervolume, in the units shown: 0,6000,120000")
+    add_options(made)
     add_where(made)
     made.add_argument("-o", "--output", type=Path, help="folder for the files (default RESULTS/analysis)")
     return cli.run(made, _command, argv)
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    objectives = _objectives(arguments.objectives)
-    reference = _reference(arguments.ref, objectives)
-    results = load(arguments.results)
+    asked = options(arguments)
+    results = load(arguments.results, FIT_WORK)
     cli.say(*(f"note: {warning}" for warning in results.warnings))
-    runs = where(rows(runs_table(results)), arguments.where)
-    analysis = analyse(runs, objectives=objectives, energy=arguments.energy, reference=reference)
+    analysis = _answer(asked, results, arguments.where)
     if not analysis.front.labels and not any(front.labels for front in analysis.pairs):
         raise _nothing_comparable(analysis)
     text = pareto_table.text(analysis)
@@ -189,7 +206,32 @@ def _command(arguments: argparse.Namespace) -> int:
     finally:  # and the table even where the folder cannot be written
         print(document if arguments.json else text, flush=True)
     cli.say(*(f"{what}: {path}" for what, path in written.items()))
-    return 0
+    return 0 if _answered(analysis) else 1
+
+
+def _answer(asked: Options, results: Results, filters: Sequence[str]) -> Analysis:
+    stop_after = EVERY_ROUND if asked.target is not None else asked.stop_after
+    every = rows(runs_table(results, stop_after))
+    runs = where([run for run in every if run["whole"] or run["rounds"] in asked.stop_after], filters)
+    analysis = analyse(
+        runs,
+        objectives=asked.objectives,
+        energy=asked.energy,
+        reference=asked.reference,
+        resolution=asked.resolution_for([run["accuracy"] for run in runs if run["accuracy"] is not None]),
+        limits=asked.limits,
+    )
+    if asked.target is None:
+        return analysis
+    return replace(
+        analysis, target=asked.target, to_target=to_target(where(every, filters), asked.target, asked.energy)
+    )
+
+
+def _answered(analysis: Analysis) -> bool:
+    """Whether limits leave a choice and the target is reached, where there are any."""
+    chosen = analysis.choice is None or analysis.choice.label is not None
+    return chosen and (analysis.target is None or any(one.time_s is not None for one in analysis.to_target))
 
 
 def _nothing_comparable(analysis: Analysis) -> ResultsError:
@@ -201,29 +243,12 @@ def _nothing_comparable(analysis: Analysis) -> ResultsError:
     return ResultsError("no configuration has the objectives: " + " ".join(pareto_table.missing_lines(analysis.points)))
 
 
-def _objectives(given: str) -> tuple[str, ...]:
-    names = tuple(cli.choose("--objectives", name.strip(), OBJECTIVES) for name in given.split(","))
-    if len(set(names)) != len(names) or len(names) < 2:
-        raise UsageError(f"--objectives {given}: two or three different ones are needed.")
-    return names
-
-
-def _reference(given: str | None, objectives: Sequence[str]) -> tuple[float, ...] | None:
-    if given is None:
-        return None
-    try:
-        values = tuple(float(part) for part in given.split(","))
-    except ValueError:
-        values = ()
-    if len(values) != len(objectives) or not all(math.isfinite(value) for value in values):
-        raise UsageError(f"--ref {given}: needs {len(objectives)} numbers, for {', '.join(objectives)}.")
-    return values
-
-
 def _write(analysis: Analysis, document: str, folder: Path) -> dict[str, str]:
     """CSV, JSON, report and figure, each of them whole or not at all; what is where."""
+    from analysis.figures.pareto import save  # which stands on this module, and loads matplotlib
+
     figures = [folder / "pareto.png", folder / "pareto.svg"]
-    figure("pareto")(analysis, figures)
+    save(replace(analysis, points=tuple(pareto_table.shown(analysis))), figures)
     texts = {"pareto.csv": pareto_table.csv_text(analysis), "pareto.json": document + "\n"}
     texts["pareto.md"] = pareto_table.markdown(analysis, figures[0].name)
     for name, content in texts.items():
@@ -233,14 +258,6 @@ def _write(analysis: Analysis, document: str, folder: Path) -> dict[str, str]:
         "figure": ", ".join(str(path) for path in figures),
         "report": str(folder / "pareto.md"),
     }
-
-
-def figure(name: str) -> Draw:
-    """A figure by the name of its entry point. Raises PreconditionError where none is installed under it."""
-    for entry in entry_points(group=FIGURE_GROUP, name=name):
-        draw: Draw = entry.load()
-        return draw
-    raise PreconditionError(f"no figure {name!r} is installed.", remedy="Install fedmeter: pip install -e .")
 
 
 if __name__ == "__main__":

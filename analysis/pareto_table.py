@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from analysis import markup, words
+from analysis import markup, pareto_sentences, words
 from analysis.words import ENERGY_TEXT, number
 from profiler.quantities import BELOW_RESOLUTION
 from profiler.records import Row
@@ -20,29 +21,19 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 _UNITS = {"accuracy": "1", "time_s": "s", "energy_j": "J"}
-_COLUMNS = (
-    "configuration",
-    "n",
-    "accuracy ± sd",
-    "time (s) ± sd",
-    "time is",
-    "energy (J) ± err",
-    "energy is",
-    "on front",
-    "dominated by",
-)
+_MAX_SHOWN = 60
 
 
 def text(analysis: Analysis) -> str:
     """All of it for a terminal."""
-    table = tabulate(_cells(analysis), headers=_COLUMNS, disable_numparse=True, tablefmt="simple")
+    table = tabulate(_cells(analysis), headers="keys", disable_numparse=True, tablefmt="simple")
     return "\n".join([table, "", *_sentences(analysis)])
 
 
 def markdown(analysis: Analysis, figure_name: str) -> str:
     """A short report that stands by itself beside its figure."""
-    cells = [[markup.markdown(cell) for cell in row] for row in _cells(analysis)]
-    table = tabulate(cells, headers=_COLUMNS, disable_numparse=True, tablefmt="pipe")
+    cells = [{name: markup.markdown(cell) for name, cell in row.items()} for row in _cells(analysis)]
+    table = tabulate(cells, headers="keys", disable_numparse=True, tablefmt="pipe")
     workloads = ", ".join(sorted({point.workload for point in analysis.points}))
     sentences = "\n".join(f"- {markup.markdown(line)}" for line in _sentences(analysis))
     heading = f"# Accuracy, time and energy: {markup.markdown(workloads)}"
@@ -51,21 +42,37 @@ def markdown(analysis: Analysis, figure_name: str) -> str:
     return f"{heading}\n\n{table}\n\n{sentences}\n\n{figure}\n\nFrom {len(runs)} runs: {', '.join(runs)}.\n"
 
 
-def _cells(analysis: Analysis) -> list[list[str]]:
+def shown(analysis: Analysis) -> list[Point]:
+    """All points; of very many those on a front, and the chosen one."""
+    if len(analysis.points) <= _MAX_SHOWN:
+        return list(analysis.points)
+    labels = {label for front in (analysis.front, *analysis.pairs) for label in front.labels}
+    if analysis.choice is not None and analysis.choice.label is not None:
+        labels.add(analysis.choice.label)
+    return [point for point in analysis.points if point.label in labels]
+
+
+def _cells(analysis: Analysis) -> list[dict[str, str]]:
     return [
-        [
-            point.label,
-            str(point.n),
-            number(point.accuracy, point.accuracy_sd, decimals=4),
-            number(point.time_s, point.time_sd_s),
-            point.time_provenance,
-            number(point.energy_j, point.energy_err_j),
-            point.provenance.value,
-            _on_front_text(analysis, point),
-            analysis.dominated_by.get(point.label) or "",
-        ]
-        for point in analysis.points
+        {
+            "configuration": point.label,
+            "n": str(point.n),
+            "accuracy ± sd": number(point.accuracy, point.accuracy_sd, decimals=4),
+            "time (s) ± sd": number(point.time_s, point.time_sd_s),
+            "time is": point.time_provenance,
+            "energy (J) ± err": number(point.energy_j, point.energy_err_j),
+            "energy is": point.provenance.value,
+            "on front": _on_front_text(analysis, point),
+            **({"P(front)": _probability_text(analysis, point)} if analysis.probabilities else {}),
+            "dominated by": analysis.dominated_by.get(point.label) or "",
+        }
+        for point in shown(analysis)
     ]
+
+
+def _probability_text(analysis: Analysis, point: Point) -> str:
+    probability = analysis.probabilities.get(point.label)
+    return "" if probability is None else f"{probability:.2f}"
 
 
 def _on_front_text(analysis: Analysis, point: Point) -> str:
@@ -78,11 +85,17 @@ def _sentences(analysis: Analysis) -> list[str]:
     energy = f"Energy is {ENERGY_TEXT[analysis.energy]}; its ± is the expanded uncertainty, k = 2."
     lines = [energy] if "energy_j" in analysis.objectives else []
     lines += [*analysis.notes, *missing_lines(analysis.points), *_left_out(analysis.points)]
+    n_hidden = len(analysis.points) - len(shown(analysis))
+    if n_hidden:
+        lines.append(f"{n_hidden} more points are on no front and not shown here; pareto.csv and pareto.json have all.")
+    lines += pareto_sentences.of_resolution(analysis)
     lines += [_front_line(front) for front in (analysis.front, *_others(analysis))]
+    lines += pareto_sentences.of_replicates(analysis)
     lines += [_knee_line(front) for front in analysis.pairs]
     if analysis.reference:
-        lines.append(_hypervolume_line(analysis))
-    return [*lines, analysis.recommendation]
+        lines += [_hypervolume_line(analysis), *pareto_sentences.of_attainment(analysis)]
+    lines += pareto_sentences.of_target(analysis)
+    return [*lines, analysis.recommendation, *pareto_sentences.of_choice(analysis)]
 
 
 def _others(analysis: Analysis) -> list[Front]:
@@ -175,6 +188,11 @@ def document(analysis: Analysis) -> Row:
         "n_beyond_reference": analysis.n_beyond_reference,
         "notes": list(analysis.notes),
         "recommendation": analysis.recommendation,
+        "resolution": {name: analysis.resolution.of(name) for name in analysis.objectives},
+        "attainment": asdict(analysis.attainment),
+        "choice": None if analysis.choice is None else asdict(analysis.choice),
+        "target": analysis.target,
+        "to_target": [asdict(one) for one in analysis.to_target],
     }
 
 
@@ -207,10 +225,12 @@ def _point(analysis: Analysis, point: Point) -> Row:
         "n_rounds_below_resolution": point.n_rounds_below_resolution,
         "on_front": dominator is None if complete else None,
         "dominated_by": dominator,
+        "front_probability": analysis.probabilities.get(point.label),
         "missing": dict(point.missing),
         "tasks": list(point.tasks),
         "runs": list(point.runs),
         "parameters": dict(point.parameters),
+        "replicates": [asdict(replicate) for replicate in point.replicates],
     }
 
 
@@ -237,6 +257,7 @@ _CSV_COLUMNS = (
     "n_rounds_below_resolution",
     "on_front",
     "dominated_by",
+    "front_probability",
 )
 
 

@@ -20,6 +20,7 @@ DERIVED_COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("finished", "bool", "", "completed, with every round on record"),
         Column("n_recorded_rounds", "int", "1", "rounds on record, whatever the attempt"),
         Column("clock", "str", "", "of the run: system, whose times are measured, or simulated"),
+        Column("experiment", "str", "", "of the run: the name in its experiment file; null where it says none"),
     ),
     "span": _NET,
     "round": _NET,
@@ -28,26 +29,33 @@ DERIVED_COLUMNS: Mapping[str, tuple[Column, ...]] = {
 """What loading adds to the columns of a kind."""
 
 
-def parquet(kind: str, records: Sequence[Row]) -> bytes:
-    """Records as a Parquet file with the full, explicit schema of their kind; JSON values become text."""
+def as_table(kind: str, records: Sequence[Row]) -> pa.Table:
+    """Records with the full, explicit schema of their kind; JSON values become text."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    schema = _table_schema(kind)
-    json_columns = {column.name for column in KINDS[kind] if column.type == "json"}
+    names = _json_columns(kind)
     flat = [
-        {
-            name: json.dumps(value) if name in json_columns and value is not None else value
-            for name, value in row.items()
-        }
+        {name: json.dumps(value) if name in names and value is not None else value for name, value in row.items()}
         for row in records
     ]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(flat, schema=schema), sink)
-    return bytes(sink.getvalue().to_pybytes())
+    return pa.Table.from_pylist(flat, schema=table_schema(kind))
 
 
-def _table_schema(kind: str) -> pa.Schema:
+def as_rows(kind: str, table: pa.Table) -> list[Row]:
+    """The inverse of `as_table`; what is missing is None."""
+    names = _json_columns(kind)
+    records: list[Row] = table.to_pylist()
+    for row in records:
+        row |= {name: json.loads(row[name]) for name in names if row[name] is not None}
+    return records
+
+
+def _json_columns(kind: str) -> frozenset[str]:
+    return frozenset(column.name for column in KINDS[kind] if column.type == "json")
+
+
+def table_schema(kind: str) -> pa.Schema:
+    """The schema of a derived table: run id, the columns of the kind, and those that loading adds."""
     import pyarrow as pa
 
     schema = arrow_schema(kind)

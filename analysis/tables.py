@@ -17,8 +17,10 @@ from analysis.paper import compare
 from analysis.paper_forms import FORMS
 from analysis.paper_table import FORMATS
 from analysis.runs import runs_table
+from analysis.spans import FIT_WORK
 from analysis.where import add_where, where
 from profiler.errors import UsageError
+from profiler.records import Row
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,9 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(arguments: argparse.Namespace) -> int:
     if arguments.json and arguments.format not in (None, "json"):
         raise UsageError(f"--json and --format {arguments.format} contradict each other.", remedy="Give one of them.")
-    results = load(arguments.results)
+    results = load(arguments.results, FIT_WORK)
     cli.say(*(f"note: {warning}" for warning in results.warnings))
     runs = where(rows(runs_table(results)), arguments.where)
+    runs = _of_its_experiment(runs, arguments.like)
     found = compare(runs, arguments.like, arguments.energy)
     text = FORMATS["json" if arguments.json else arguments.format or "text"](found)
     try:  # the file first, for a reader of the table may leave early (`| head`)
@@ -50,6 +53,26 @@ def _command(arguments: argparse.Namespace) -> int:
     finally:
         print(text, end="", flush=True)
     return 0
+
+
+def _of_its_experiment(runs: Sequence[Row], like: str) -> list[Row]:
+    """Where experiments that are made after the table are among the runs, those of the newest; else all.
+
+    The others of a results folder are of other questions. Said on stderr, with how to choose another.
+    """
+    made_after = [run for run in runs if str(run["experiment"] or "").startswith(f"paper-{like}")]
+    if not made_after:
+        return list(runs)
+    chosen = max(made_after, key=lambda run: str(run["run_id"]))["experiment"]
+    kept = [run for run in runs if run["experiment"] == chosen]
+    left_out = [run for run in runs if run["experiment"] != chosen]
+    if left_out:
+        names = ", ".join(sorted({cli.printable(str(run["experiment"])) for run in left_out}))
+        cli.say(
+            f"note: of experiment {cli.printable(str(chosen))} alone; {len(left_out)} runs of {names} are left out "
+            "(--where experiment=NAME chooses)."
+        )
+    return kept
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def where(runs: Sequence[Row], filters: Sequence[str]) -> list[Row]:
         key, equals, wanted = text.partition("=")
         if not equals:
             raise UsageError(f"--where {text}: give KEY=VALUE.")
-        cli.choose("--where", key, [*PARAMETERS, "seed", "processor", "cutoff", "run_id"])
+        cli.choose("--where", key, [*PARAMETERS, "seed", "processor", "cutoff", "run_id", "experiment"])
         there = sorted({value for run in kept for value in values(run, key)})
         kept = [run for run in kept if _same(wanted, values(run, key))]
         if not kept:

@@ -201,7 +201,7 @@ def fit_windows(results: Results) -> tuple[dict[Group, dict[str, Windows]], list
 
 
 def _order(span: Row) -> tuple[object, ...]:
-    return span["run_id"], span["task"], span["device"] or "", span["round"] or 0, span["span_id"]
+    return span["run_id"], span["task"], span["device"] or "", span["round"] or 0, span["duration_s"]
 
 
 def _window(span: Row, calls: _Calls) -> FitWindow:

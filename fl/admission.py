@@ -2,6 +2,9 @@
 
 In this order: is its address joining too often; does a caller that names a device prove that it is one of ours; is that
 device expected; has a caller without a name (a foreign client, such as Flower's) a place left. The first no is final.
+
+A foreign client may tell a name in its properties, which the server asks for. It proves nothing: it chooses among the
+places that any foreign client can have, and takes none from a client that is there.
 """
 
 from __future__ import annotations
@@ -14,13 +17,24 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from fl.security import DEVICE_KEY, INSTANCE_KEY, TOKEN_KEY, ServerSecurity, check_binding, is_token
+from fl.security import (
+    DEVICE_KEY,
+    INSTANCE_KEY,
+    TOKEN_KEY,
+    ServerSecurity,
+    certified_devices,
+    check_binding,
+    is_token,
+)
 from profiler.clock import Clock
 
 DEVICE_PATTERN = re.compile(r"[\w@.:+-]{1,128}", re.ASCII)
 MAX_REMEMBERED = 4_096  # addresses and device names whose joins are counted, and processes that brought no name
 MAX_INSTANCE_CHARS = 128
-_CERTIFICATE = "x509_pem_cert"  # gRPC's name of what a caller has shown, and it has verified
+NAME_KEYS = ("device_id", "client_id", "cid")
+"""Properties that are taken for a foreign client's name, the first that is one; `device` is often `cpu` or `cuda:0`."""
+# gRPC's names of what a caller has shown, and it has verified: grpc/grpc_security_constants.h
+_CERTIFICATE, _ALTERNATIVE_NAMES = "x509_pem_cert", "x509_subject_alternative_name"
 
 
 class Refused(Exception):
@@ -38,13 +52,15 @@ class Access:
     `devices`: the names that ours may have, None for any. `foreign`: the names that callers without one are given, one
     each, and so how many of them there may be; None for any number, numbered, where nothing is protected, else none.
     `foreign_address`: a second port for them, by server TLS alone, since `address` asks for a client's certificate.
-    `insecure` allows plain text on addresses that others can reach.
+    `asks_names`: whether they are asked for their properties first, which may tell a name; not for apps that know of
+    training alone, and may end at any other question. `insecure` allows plain text on addresses that others can reach.
     """
 
     security: ServerSecurity = field(default_factory=ServerSecurity)
     devices: frozenset[str] | None = None
     foreign: tuple[str, ...] | None = None
     foreign_address: str | None = None
+    asks_names: bool = True
     insecure: bool = False
 
     def check_addresses(self, address: str) -> None:
@@ -73,21 +89,41 @@ class Caller:
     tokens: tuple[str, ...] = ()
     has_certificate: bool = False
     instance: str | None = None
+    certified: tuple[str, ...] = ()
+    """The devices that its certificate names; none: one that the whole fleet shares."""
 
     @classmethod
-    def of(cls, peer: str, metadata: Iterable[tuple[str, str | bytes]], proof: Mapping[str, object]) -> Caller:
+    def of(cls, peer: str, metadata: Iterable[tuple[str, str | bytes]], proof: Mapping[str, Iterable[bytes]]) -> Caller:
         """From gRPC's `peer()`, `invocation_metadata()` and `auth_context()`."""
         told: dict[str, list[str]] = {DEVICE_KEY: [], TOKEN_KEY: [], INSTANCE_KEY: []}
         for key, value in metadata:
             if key in told:
                 told[key].append(value if isinstance(value, str) else value.decode("latin-1"))
         instance = told[INSTANCE_KEY][0][:MAX_INSTANCE_CHARS] if told[INSTANCE_KEY] else None
-        return cls(peer, tuple(told[DEVICE_KEY]), tuple(told[TOKEN_KEY]), _CERTIFICATE in proof, instance)
+        return cls(
+            peer,
+            tuple(told[DEVICE_KEY]),
+            tuple(told[TOKEN_KEY]),
+            _CERTIFICATE in proof,
+            instance,
+            certified_devices(proof.get(_ALTERNATIVE_NAMES, ())),
+        )
 
     @property
     def address(self) -> str:
         """Without the port. All local sockets count as one."""
         return self.peer.rpartition(":")[0] if self.peer.startswith(("ipv4:", "ipv6:")) else "local"
+
+
+def told_name(properties: Mapping[str, object]) -> str | None:
+    """The name in a foreign client's properties: text, or a whole number, that a device may be called."""
+    for key in NAME_KEYS:
+        value = properties.get(key)
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if isinstance(value, str) and DEVICE_PATTERN.fullmatch(value):
+            return value
+    return None
 
 
 class Gate:
@@ -98,15 +134,24 @@ class Gate:
         self._access = access
         self._numbers = itertools.count(1)
         self._given: OrderedDict[str, str] = OrderedDict()  # the name of each process that brought none
+        self._claimed: set[str] = set()  # the declared names that a foreign client has told
         self._addresses = _Buckets(rates.address_burst, rates.address_per_s, clock)
         self._devices = _Buckets(rates.device_burst, rates.device_per_s, clock)
 
-    def admit(self, caller: Caller, connected: Collection[str]) -> str:
-        """The device id of a caller, where `connected` are taken. Raises Refused."""
+    def knock(self, caller: Caller, n_asked: int = 0) -> None:
+        """Before anything else, where so many callers are being asked for their names. Raises Refused."""
         if not self._addresses.take(caller.address):
             raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many joins from this address; come more slowly")
         if not caller.devices:
-            return self._place_again(caller, connected)
+            self._check_room(n_asked)
+
+    def admit(self, caller: Caller, connected: Collection[str], told: str | None = None) -> str:
+        """The device id of a caller, where `connected` are taken. Raises Refused.
+
+        `told` is what a foreign client calls itself; it may be one of `connected`, whose client must then be gone.
+        """
+        if not caller.devices:
+            return self._called(told) or self._place_again(caller, connected)
         device = self._named(caller)
         if not self._devices.take(device):
             raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, f"device {device} joins too often; come more slowly")
@@ -118,6 +163,9 @@ class Gate:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, reason)
         self._check_proof(caller)
         [device] = caller.devices
+        if caller.certified and device not in caller.certified:
+            reason = f"the certificate is of {', '.join(caller.certified):.200}, not of {device}"
+            raise Refused(grpc.StatusCode.PERMISSION_DENIED, reason)
         expected = self._access.devices
         if expected is not None and device not in expected:
             raise Refused(grpc.StatusCode.PERMISSION_DENIED, f"device {device} is not expected here")
@@ -137,6 +185,34 @@ class Gate:
             reason = "the token is missing or not this server's; give the client the server's token file"
             raise Refused(grpc.StatusCode.UNAUTHENTICATED, reason)
 
+    @property
+    def _n_places(self) -> int | None:
+        """How many foreign clients there may be, None for any number."""
+        if self._access.foreign is None and self._access.security.is_open:
+            return None
+        return len(self._access.foreign or ())
+
+    def _check_room(self, n_asked: int) -> None:
+        """Who is asked for its name holds a stream meanwhile; strangers must not hold all that there are."""
+        if self._n_places == 0:
+            raise self._no_place()
+        if self._n_places is not None and n_asked >= self._n_places:
+            reason = "as many unknown clients as are expected are being asked for their names; come again"
+            raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, reason)
+
+    def _called(self, told: str | None) -> str | None:
+        """What a foreign client calls itself, where it may have that name. Which of ours is expected is never its."""
+        if told is None:
+            return None
+        if self._access.foreign is not None:
+            if told not in self._access.foreign:
+                return None
+            self._claimed.add(told)
+            return told
+        is_ours = told in (self._access.devices or ())
+        is_anothers = told in self._given.values()
+        return told if self._n_places is None and not is_ours and not is_anothers else None
+
     def _place_again(self, caller: Caller, connected: Collection[str]) -> str:
         """The name of a client that brings none: the same one again where its process was here before."""
         if caller.instance is None:
@@ -148,14 +224,17 @@ class Gate:
         return name
 
     def _place(self, connected: Collection[str]) -> str:
-        names = self._access.foreign
-        if names is None and self._access.security.is_open:
-            return f"client-{next(self._numbers)}"
-        free = next((name for name in names or () if name not in connected), None)
-        if free is None:
-            reason = f"no place for a client without a name: {len(names or ())} of them are expected, and are here"
-            raise Refused(grpc.StatusCode.PERMISSION_DENIED, reason)
-        return free
+        """One that is free; one that somebody has called its own only where there is no other."""
+        if self._n_places is None:
+            return next(name for n in self._numbers if (name := f"client-{n}") not in connected)
+        free = [name for name in self._access.foreign or () if name not in connected]
+        if not free:
+            raise self._no_place()
+        return min(free, key=self._claimed.__contains__)
+
+    def _no_place(self) -> Refused:
+        reason = f"no place for a client without a name: {self._n_places} of them are expected, and are here"
+        return Refused(grpc.StatusCode.PERMISSION_DENIED, reason)
 
 
 class _Buckets:

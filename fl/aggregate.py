@@ -117,10 +117,11 @@ def check_update(device: str, template: Sequence[Array], update: FitRes) -> None
 def _check_update(device: str, template: Sequence[Array], arrays: Sequence[Array]) -> None:
     if len(arrays) != len(template):
         raise ClientFailure(device, "fit", f"sent {len(arrays)} tensors; the model has {len(template)}")
-    for index, (like, array) in enumerate(zip(template, arrays, strict=True)):
-        problem = _tensor_problem(like, array)
-        if problem is not None:
-            raise ClientFailure(device, "fit", f"tensor {index} {problem}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        for index, (like, array) in enumerate(zip(template, arrays, strict=True)):
+            problem = _tensor_problem(like, array)
+            if problem is not None:
+                raise ClientFailure(device, "fit", f"tensor {index} {problem}")
 
 
 def _tensor_problem(like: Array, array: Array) -> str | None:
@@ -133,19 +134,14 @@ def _tensor_problem(like: Array, array: Array) -> str | None:
     if _is_surely_finite(array):
         return None
     lowest, highest = _limits(like.dtype)
-    with np.errstate(invalid="ignore"):
-        in_range = (
-            lowest <= array.min().item() and array.max().item() <= highest
-        )  # false for NaN, which min and max hand on
+    # false for NaN, which min and max hand on
+    in_range = lowest <= array.min().item() and array.max().item() <= highest
     return None if in_range else f"holds values that are not finite, or outside {lowest:g} to {highest:g}"
 
 
 def _is_surely_finite(array: Array) -> bool:
     """One pass over float32 instead of two: a sum that is finite had no other terms. It may also overflow by itself."""
-    if array.dtype != np.float32:
-        return False
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(array.sum()))
+    return array.dtype == np.float32 and bool(np.isfinite(array.sum()))
 
 
 def _limits(dtype: np.dtype[Any]) -> tuple[float, float] | tuple[int, int]:

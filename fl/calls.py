@@ -40,6 +40,7 @@ from fl.threads import off_loop
 from fl.wire import codec
 from fl.wire.measurement import RECORD_KEY, decode_spans
 from fl.wire.raw_tensors import decode_raw_reply, encode_raw_work
+from fl.wire.samples import MAX_SAMPLES_BYTES, SAMPLES_KEY
 from profiler.errors import ClientFailure, WireError
 from profiler.records import SpanRecord
 
@@ -47,7 +48,7 @@ MAX_CACHED_MESSAGES = 8
 MAX_DECODING = 2  # at once: a message that is not plain is held three times (itself, protobuf's copy, arrays)
 TENSORS_KEY = "fedmeter.tensors"
 MEASURED_PREFIXES = ("fit.", "evaluate.")
-_OWN_KEYS = frozenset({RECEIVED_KEY, HANDOVER_KEY, RECORD_KEY})
+_OWN_KEYS = frozenset({RECEIVED_KEY, HANDOVER_KEY, RECORD_KEY, SAMPLES_KEY})
 
 _log = logging.getLogger("fl")
 
@@ -174,6 +175,10 @@ class CallingProxy:
         """Why this client is gone; None while it is connected."""
         return self._transport.lost
 
+    def identify(self, info: ClientInfo) -> None:
+        """It is known now whose connection this is."""
+        self._info = info
+
     def describe(self, properties: Mapping[str, object]) -> None:
         """Add what the client told of itself to its info; `fedmeter.tensors` is how its tensors are encoded."""
         self._info = replace(self._info, properties={**self._info.properties, **properties})
@@ -197,6 +202,12 @@ class CallingProxy:
         if self._exchange is not None:
             await asyncio.wait({self._exchange}, timeout=timeout_s)
 
+    async def forgo(self) -> None:
+        """Wait no longer for an answer that is owed: the client may not know the question, and yet know others."""
+        if self._exchange is not None:
+            self._exchange.cancel()
+            await asyncio.wait({self._exchange})
+
     async def farewell(self, seconds: int, deadline_s: float | None) -> None:
         """Tell the client to leave, for good (0) or for some seconds, and await its goodbye. Raises ClientFailure."""
         await self._ask("farewell", ReconnectIns(seconds), deadline_s)
@@ -210,7 +221,7 @@ class CallingProxy:
         if reply.code is not Code.OK:
             reason = reply.message or f"answered {reply.code.name}"
             raise ClientFailure(self._info.device, phase, reason, spans=received.spans)
-        return Answer(reply, self._timing(received), received.spans)
+        return Answer(reply, self._timing(received), received.spans, self._samples(received.own))
 
     async def _ask(self, phase: str, ins: Instruction, deadline_s: float | None) -> _Received:
         device = self._info.device
@@ -246,8 +257,20 @@ class CallingProxy:
         async with self._encoding.decoding:
             decode = partial(self._decode, ins if is_raw else None)
             reply, own, spans = await off_loop(n_bytes, decode, exchange.data)
-        exchange = replace(exchange, data=b"")  # kept by the arrays that lie in it, and by them alone
-        return _Received(reply, own, self.receipts.fresh(self._info.device, spans), len(request), exchange, n_bytes)
+        exchange = Exchange(
+            b"", exchange.sent_ns, exchange.received_ns
+        )  # its data is kept by the arrays that lie in it, and by them alone
+        return _Received(reply, own, self._new(spans, own), len(request), exchange, n_bytes)
+
+    def _new(self, spans: tuple[SpanRecord, ...], own: Config) -> tuple[SpanRecord, ...]:
+        """Those that have not come before and are of this server's time. Earlier ones are kept apart."""
+        info, received_ns = self._info, own.get(RECEIVED_KEY)
+        fresh = self.receipts.fresh(info.device, spans)
+        if not isinstance(received_ns, int):
+            return fresh
+        before, fresh = self.receipts.since(info.device, received_ns, fresh)
+        self.receipts.keep(Stray(info.device, info.processor, before, is_from_before=True))
+        return fresh
 
     def _finished(self, task: asyncio.Task[_Received]) -> None:
         self._exchange = None
@@ -298,6 +321,16 @@ class CallingProxy:
             _log.warning("%s: its measurement is dropped: %s", self._info.device, error)
             return ()
 
+    def _samples(self, own: Config) -> bytes:
+        """Of an accepted answer, and not looked into while clients are waited for."""
+        samples = own.get(SAMPLES_KEY)
+        if not isinstance(samples, bytes):
+            return b""
+        if len(samples) > MAX_SAMPLES_BYTES:
+            _log.warning("%s: samples of %d bytes are dropped: too many", self._info.device, len(samples))
+            return b""
+        return samples
+
     def _timing(self, received: _Received) -> CallTiming:
         exchange, own = received.exchange, received.own
         timing = CallTiming(
@@ -329,10 +362,10 @@ def _telemetry_bytes(received: _Received) -> int:
     """Of our own keys and the flat ones of a measurement, as entries of a map on the wire."""
     metrics: Config = getattr(received.reply, "metrics", {})
     flat = {key: value for key, value in metrics.items() if key.startswith(MEASURED_PREFIXES)}
-    told = {key: value for key, value in {**received.own, **flat}.items() if key != RECORD_KEY}
-    record = received.own.get(RECORD_KEY)
-    record_bytes = len(RECORD_KEY) + len(record) if isinstance(record, bytes) else 0
-    return record_bytes + (len(codec.encode_instruction(GetPropertiesIns(told))) if told else 0)
+    large = {key: value for key in (RECORD_KEY, SAMPLES_KEY) if isinstance(value := received.own.get(key), bytes)}
+    told = {key: value for key, value in {**received.own, **flat}.items() if key not in large}
+    large_bytes = sum(len(key) + len(value) for key, value in large.items())
+    return large_bytes + (len(codec.encode_instruction(GetPropertiesIns(told))) if told else 0)
 
 
 async def _raw_message(ins: Instruction) -> bytes:
@@ -349,7 +382,10 @@ def _round_of(ins: Instruction) -> int | None:
 
 def _split(reply: Reply) -> tuple[Reply, Config]:
     """A reply without the keys that are ours, and those keys."""
-    if isinstance(reply, (FitRes, EvaluateRes)):
+    if isinstance(reply, FitRes):
+        theirs, own = _partition(reply.metrics)
+        return FitRes(reply.parameters, reply.num_examples, theirs, reply.code, reply.message), own
+    if isinstance(reply, EvaluateRes):
         theirs, own = _partition(reply.metrics)
         return replace(reply, metrics=theirs), own
     if isinstance(reply, GetPropertiesRes):

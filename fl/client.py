@@ -34,6 +34,7 @@ from fl.security import (
     bearer,
     channel_credentials,
     check_token_way,
+    client_folder,
     client_security,
     is_loopback,
 )
@@ -381,13 +382,13 @@ def _run(arguments: argparse.Namespace) -> None:
     limit_threads(arguments.threads)
     root = Path(arguments.sysfs_root)
     samplers = _samplers(root, clock) if arguments.meter == "auto" else ()
-    profiler = Profiler(samplers, clock, id_prefix=f"{arguments.device}/{os.getpid()}/")
+    profiler = Profiler(samplers, clock, id_prefix=f"{arguments.device}/{secrets.token_hex(4)}/")
     start_client(
         arguments.server,
         instrument(client, profiler, root=root),
         device=arguments.device,
         root_certificates=arguments.root_certificates,
-        security=client_security(Path(arguments.tls)) if arguments.tls else None,
+        security=client_security(client_folder(Path(arguments.tls), arguments.device)) if arguments.tls else None,
         max_wait_s=arguments.max_wait,
     )
 
@@ -429,7 +430,7 @@ def _parser() -> argparse.ArgumentParser:
         "--tls",
         default=os.environ.get(FOLDER_VARIABLE),
         metavar="DIR",
-        help=f"talk TLS with the ca.pem, client.pem, client.key and token in DIR (default: ${FOLDER_VARIABLE})",
+        help=f"talk TLS with the files of a security folder, or of its devices/ID (default: ${FOLDER_VARIABLE})",
     )
     parser.add_argument("--max-wait", type=float, default=MAX_WAIT_S, metavar="S", help="seconds to wait for a server")
     parser.add_argument("-v", "--verbose", action="store_true")

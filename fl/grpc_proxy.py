@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fl.calls import CallingProxy, Exchange, SharedEncoding, TransportError
@@ -25,8 +26,10 @@ class StreamTransport:
         self._context = context
         self._clock = clock
         self._transfers = transfers or Transfers()
-        self._reply: asyncio.Future[tuple[bytes, int]] | None = None
-        self._writing: asyncio.Future[None] | None = None
+        self._reply: asyncio.Future[tuple[bytes, int]] | None = None  # from the moment in which sending begins
+        self._sent_ns = 0
+        self._writing: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._lost: str | None = None
 
     @property
@@ -36,41 +39,45 @@ class StreamTransport:
     async def exchange(self, data: bytes) -> Exchange:
         if self._lost is not None:
             raise TransportError(self._lost)
-        self._reply = reply = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[tuple[bytes, int]] = asyncio.get_running_loop().create_future()
+        self._writing = writing = asyncio.create_task(self._write(data, reply))
+        writing.add_done_callback(partial(self._written, reply))
         try:
-            sent_ns = await self._write(data, reply)
             answer, received_ns = await reply
-            if self._writing is not None:
+            if not writing.done():
                 # A reply may overtake the end of its request's write, and gRPC takes one write at a time.
-                await asyncio.wait({self._writing})
+                await asyncio.wait({writing})
         finally:
-            if self._writing is not None:
-                self._writing.cancel()
-            if reply.done():
-                reply.exception()  # looked at, or asyncio complains of it where the write told the same first
+            writing.cancel()
             self._reply = self._writing = None
-        return Exchange(answer, sent_ns, received_ns)
+        return Exchange(answer, self._sent_ns, received_ns)
 
-    async def _write(self, data: bytes, reply: asyncio.Future[tuple[bytes, int]]) -> int:
-        """When sending began, which is after the wait for a slot. Returns when all is sent, or answered."""
+    async def _write(self, data: bytes, reply: asyncio.Future[tuple[bytes, int]]) -> None:
+        """A task of its own: where a stream breaks, gRPC may let a write hang."""
         async with self._transfers.slot(len(data)):
-            if self._lost is not None:  # meanwhile
-                raise TransportError(self._lost)
-            sent_ns = self._clock.monotonic_ns()
-            writing = self._writing = asyncio.ensure_future(self._context.write(data))
-            # A stream that breaks is told through the reply even where the write would hang.
             limit_s = longest_s(len(data))
-            done, _ = await asyncio.wait({writing, reply}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
-        if not done:
-            await self._give_up(f"the client did not take {len(data)} bytes within {limit_s:.0f} s")
-        if not reply.done() and writing.exception() is not None:
-            raise TransportError(f"the connection broke while sending: {writing.exception()}")
-        return sent_ns
+            reason = f"the client did not take {len(data)} bytes within {limit_s:.0f} s"
+            timer = asyncio.get_running_loop().call_later(limit_s, self._give_up, reason)
+            self._reply = reply
+            self._sent_ns = self._clock.monotonic_ns()
+            try:
+                await self._context.write(data)
+            finally:
+                timer.cancel()
 
-    async def _give_up(self, reason: str) -> None:
+    def _written(self, reply: asyncio.Future[tuple[bytes, int]], writing: asyncio.Task[None]) -> None:
+        """Nobody will answer what was not sent."""
+        error = None if writing.cancelled() else writing.exception()
+        if not reply.done() and (writing.cancelled() or error is not None):
+            reply.set_exception(TransportError(self._lost or f"the connection broke while sending: {error}"))
+
+    def _give_up(self, reason: str) -> None:
+        self.break_off(reason)
+        self._ending = asyncio.create_task(self._abort(reason))
+
+    async def _abort(self, reason: str) -> None:
         import grpc.aio
 
-        self.break_off(reason)
         with suppress(grpc.aio.BaseError):  # how abort returns, and that others were first
             await self._context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, reason)
 

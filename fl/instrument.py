@@ -9,6 +9,7 @@ and on bytes. The config key `telemetry` is the level:
     flat    numbers alone; also without the key, and for a level that is not known
     full    text as well (`fit.stopped_by`, `fit.provenance`, `fit.throttling`, ...), and the whole span records as one
             bytes metric, `fedmeter.record` (measurement.proto)
+    samples as full, and the raw samples of the fit or evaluate, as another, `fedmeter.samples`, of 64 kB at most
 
 Asked so for its properties, a client tells what its device is and how it is set up: `device.model`, ...
 """
@@ -18,10 +19,10 @@ from __future__ import annotations
 import logging
 import math
 import operator
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -32,14 +33,17 @@ from fl.flower_client import as_numpy_client
 from fl.messages import Array, Config, Scalar
 from fl.steps import Pace, StepControl
 from fl.wire.measurement import RECORD_KEY, encode_spans
+from fl.wire.samples import MAX_VALUES, SAMPLES_KEY, SpanSamples, encode_samples
 from fl.workload import NumPyClient
 from profiler.clock import Clock
 from profiler.errors import UsageError, WireError
+from profiler.kept_samples import RailSamples
 from profiler.machine_facts import machine_facts
-from profiler.records import SpanRecord
+from profiler.records import SpanRecord, resource_columns
 from profiler.span import Profiler, Sink, Span
 
 TELEMETRY_KEY = "telemetry"
+TELEMETRY_LEVELS = ("flat", "full", "samples")
 DEVICE_PREFIX = "device."
 MAX_WAITING_SPANS = 10_000
 MAX_SENT_SPANS = 128  # with one reply; the rest goes with the next
@@ -111,7 +115,7 @@ class InstrumentedClient:
         """The client's own, which win, and where the server asked for it what is known of the device."""
         told = getattr(self._client, "get_properties", None)  # Flower's NumPyClients need not have it
         own = {} if told is None else dict(told(config))
-        return {**self._device_properties(), **own} if config.get(TELEMETRY_KEY) == "full" else own
+        return {**self._device_properties(), **own} if _wants_all(config) else own
 
     def _device_properties(self) -> dict[str, Scalar]:
         return {f"{DEVICE_PREFIX}{name}": value for name, value in self._facts().items()}
@@ -144,7 +148,7 @@ class InstrumentedClient:
 
     def record(self, config: Config) -> dict[str, Scalar]:
         """The metric with all span records not yet sent, where the server asked for it; else nothing."""
-        if config.get(TELEMETRY_KEY) != "full":
+        if not _wants_all(config):
             return {}
         records = self.spool.take()
         return {RECORD_KEY: _encoded(records)} if records else {}
@@ -154,7 +158,10 @@ class InstrumentedClient:
         """One span; the dictionary is filled with its flat keys when it has closed."""
         flat: dict[str, Scalar] = {}
         control = StepControl(self.clock, cutoff_s=_cutoff_s(config), epochs=_epochs(config), pace=self._pace)
-        with self.profiler.span(phase) as span, control.active():
+        span = self.profiler.span(phase)
+        if _wants_samples(config):
+            span.keep_samples(MAX_VALUES)
+        with span, control.active():
             span.set(**call_attributes(phase, config))
             try:
                 yield span, flat
@@ -162,8 +169,10 @@ class InstrumentedClient:
                 _tell_steps(phase, span, control)
         if span.record is not None:
             flat.update(_flat_keys(phase, span.record, control))
-            if config.get(TELEMETRY_KEY) == "full":
+            if _wants_all(config):
                 flat.update(_text_keys(phase, span.record))
+            if _wants_samples(config):
+                flat.update(_samples_key(span.record, span.samples))
 
 
 def instrument(
@@ -176,7 +185,8 @@ def instrument(
 ) -> InstrumentedClient:
     """Meter a client: ours, or a NumPyClient or a Client of Flower's. Raises UsageError for anything else.
 
-    Without a profiler, times and resources are measured and energy is not known.
+    Without a profiler, times and resources are measured and energy is not known. Give one of your own an `id_prefix`
+    that no other client of a run has.
 
     Every span of the profiler is sent along, also those that user code opens inside its `fit`; a sink that the profiler
     has already keeps getting them too. Start and stop the profiler yourself. `root` is the file system root that the
@@ -184,10 +194,29 @@ def instrument(
     """
     inner = as_numpy_client(client)
     if profiler is None:
-        profiler = Profiler()
+        profiler = Profiler(id_prefix=f"{secrets.token_hex(4)}/")  # unlike those of the run's other clients
     spool = Spool()
     profiler.sink = _tee(profiler.sink, spool.add)
     return InstrumentedClient(inner, profiler, spool, facts or partial(machine_facts, root), pace)
+
+
+def _wants_all(config: Config) -> bool:
+    return config.get(TELEMETRY_KEY) in ("full", "samples")
+
+
+def _wants_samples(config: Config) -> bool:
+    return config.get(TELEMETRY_KEY) == "samples"
+
+
+def _samples_key(record: SpanRecord, rails: tuple[RailSamples, ...]) -> dict[str, Scalar]:
+    """Sent with this reply or never: unlike a record they do not wait for another."""
+    if not rails:
+        return {}
+    try:
+        return {SAMPLES_KEY: encode_samples(SpanSamples(record.span_id, record.start_ns, rails))}
+    except WireError as error:
+        _log.warning("span %s (%s): its samples are dropped: %s", record.span_id, record.name, error)
+        return {}
 
 
 def _tee(first: Sink | None, second: Sink) -> Sink:
@@ -265,7 +294,7 @@ def _flat_keys(phase: Phase, record: SpanRecord, control: StepControl) -> dict[s
     """Numbers alone, which any server can average."""
     known: dict[str, Scalar | None] = {
         "duration_s": record.duration_s,
-        **{name: value for name, value in asdict(record.resources).items() if not isinstance(value, str)},
+        **{name: value for name, value in resource_columns(record.resources).items() if not isinstance(value, str)},
     }
     if record.total is not None:
         known |= {"energy_j": record.total.energy_j, "energy_err_j": record.total.energy_err_j}

@@ -13,7 +13,7 @@ from fl.messages import EvaluateIns, EvaluateRes, FitIns, FitRes, Parameters
 from fl.proxy import Answer, ClientInfo, ClientProxy
 from fl.receipts import Stray
 from fl.strategy import Aggregator, Assignment, Experience, Strategy
-from fl.threads import in_daemon_thread, off_loop
+from fl.threads import THREAD_BYTES, in_daemon_thread
 from profiler.clock import Clock
 from profiler.errors import ClientFailure, PreconditionError
 from profiler.records import SpanRecord
@@ -204,9 +204,11 @@ class _FitPhase:
         return replace(answer, result=replace(answer.result, parameters=Parameters(())))
 
     async def _bounded_fold(self, device: str, update: FitRes) -> None:
-        fold = partial(self.aggregator.fold, device)
+        if update.parameters.n_bytes <= THREAD_BYTES:  # at once, where no limit could end it
+            self.aggregator.fold(device, update)
+            return
         try:
-            await asyncio.wait_for(off_loop(update.parameters.n_bytes, fold, update), FOLD_LIMIT_S)
+            await asyncio.wait_for(in_daemon_thread(partial(self.aggregator.fold, device), update), FOLD_LIMIT_S)
         except asyncio.TimeoutError:
             raise PreconditionError(
                 f"{device}: folding its update in did not end within {FOLD_LIMIT_S:g} s.",

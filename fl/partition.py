@@ -37,6 +37,14 @@ def partition(labels: Labels, how: Partition, domains: Labels | None = None) -> 
     return [np.sort(shard) for shard in shards]
 
 
+def shard_of(labels: Labels, how: Partition, shard: int, domains: Labels | None = None) -> Indices:
+    """The indices of one shard. Raises UsageError where the partition has no such shard."""
+    shards = partition(labels, how, domains)
+    if not 0 <= shard < len(shards):
+        raise UsageError(f"shard {shard}: the partition has shards 0 to {len(shards) - 1}.")
+    return shards[shard]
+
+
 def held_out(labels: Labels) -> npt.NDArray[np.bool_]:
     """bool[n]: the test set, a fifth of each class, drawn by a fixed seed."""
     rng = np.random.default_rng(_SPLIT_SEED)

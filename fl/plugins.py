@@ -25,7 +25,7 @@ def load_plugin(group: str, name: str) -> object:
     except ImportError as error:
         raise PreconditionError(
             f"{name!r} of {group} cannot be loaded: {error}.",
-            remedy="Install what it needs; the built-in workloads need fedmeter[train].",
+            remedy="Install what it needs; built-in workloads but 'linear' need fedmeter[train].",
         ) from error
     return plugin
 

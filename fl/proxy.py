@@ -49,11 +49,15 @@ class CallTiming:
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[R_co]):
-    """A client's result, the timing of the call, and the span records that came beside it."""
+    """A client's result, the timing of the call, and the span records that came beside it.
+
+    `samples` are raw ones as they came, which `fl.wire.samples` reads when the call is over; empty without any.
+    """
 
     result: R_co
     timing: CallTiming
     spans: tuple[SpanRecord, ...] = ()
+    samples: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 A folder is made by `python -m harness.run --init`, or by hand: PEM files from any authority will do. The server needs
 ca.pem, server.pem, server.key and token; a device ca.pem, client.pem, client.key and token (`CLIENT_FILES`); nobody but
-who renews certificates needs ca.key. What is protected and what is not: docs/security.md.
+who makes certificates needs ca.key. Where each device has a certificate of its own, its four files are in devices/ID/,
+and the certificate names it in its subjectAltName (`DEVICE_URI`). What is protected and what is not: docs/security.md.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 import re
 import ssl
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +33,9 @@ SERVER, SERVER_KEY = "server.pem", "server.key"
 CLIENT, CLIENT_KEY = "client.pem", "client.key"
 TOKEN = "token"
 CLIENT_FILES = (CA, CLIENT, CLIENT_KEY, TOKEN)
+DEVICES = "devices"
+DEVICE_URI = "fedmeter-device:"
+"""The URI in the certificate of one device begins so, and ends with its id."""
 FOLDER_VARIABLE = "FEDMETER_TLS"
 """The environment variable that tells a client its security folder. A path, never a secret."""
 
@@ -94,6 +99,28 @@ def client_security(folder: Path, clock: Clock | None = None) -> ClientSecurity:
     certificate, key = _read(folder / CLIENT), _read_secret(folder / CLIENT_KEY)
     _check_pair(folder / CLIENT, folder / CLIENT_KEY)
     return ClientSecurity(ca, certificate, key, _optional_token(folder))
+
+
+def client_folder(folder: Path, device: str) -> Path:
+    """Where the files of a device are: in a folder of its own where there are such, else in this one.
+
+    Raises PreconditionError where others have one and this device has none.
+    """
+    own = folder / DEVICES / device
+    if device and own.is_dir():
+        return own
+    if (folder / DEVICES).is_dir() and not (folder / CLIENT).exists():
+        raise PreconditionError(
+            f"{folder} has certificates of single devices, and none of {device or 'a client without a name'}.",
+            remedy=f"Make it with: python -m harness.run --init {folder} --device {device or 'ID'}",
+        )
+    return folder
+
+
+def certified_devices(names: Iterable[bytes]) -> tuple[str, ...]:
+    """The device ids among the subjectAltNames of a certificate; none in one that a whole fleet shares."""
+    texts = (name.decode("utf-8", errors="replace") for name in names)
+    return tuple(text.removeprefix(DEVICE_URI) for text in texts if text.startswith(DEVICE_URI))
 
 
 def read_token(path: Path) -> str:

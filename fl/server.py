@@ -1,8 +1,8 @@
 """The RPC server: every client that joins becomes a proxy. `fl.standalone` trains with them.
 
 Speaks Flower's legacy `grpc-bidi` transport: `/flwr.proto.FlowerService/Join`, raw bytes, strict ping-pong. Our own
-clients name their device in the gRPC metadata `fedmeter-device`, and their process in `fedmeter-instance`; others are
-`client-1`, `client-2`, ...
+clients name their device in the gRPC metadata `fedmeter-device`, and their process in `fedmeter-instance`. Others are
+asked for their properties, which may tell a name; else they are known by their connection: `client-1`, `client-2`, ...
 
 A process has one stream at a time. So where an instance joins again, its earlier stream is dead, whatever TCP says of
 it. Another process under the same name waits until the earlier one is known to be gone: the heartbeat finds that out.
@@ -12,22 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
 
 import grpc
 import grpc.aio
 
-from fl.admission import Access, Caller, Gate, JoinRates, Refused
+from fl.admission import Access, Caller, Gate, JoinRates, Refused, told_name
 from fl.calls import SharedEncoding
 from fl.grpc_proxy import GrpcProxy, StreamTransport
-from fl.instrument import TELEMETRY_KEY
+from fl.introduction import ask_properties, is_alive, probe
 from fl.limits import raise_open_files
-from fl.messages import Config, GetPropertiesIns
 from fl.proxy import ClientInfo, ClientProxy, TensorEncoding
-from fl.receipts import Receipts, Stray
+from fl.receipts import Receipts, SpanKey
 from fl.security import ServerSecurity, Triple, bind
 from fl.transfers import Transfers
 from profiler.clock import Clock, SystemClock
@@ -39,15 +37,11 @@ MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 HEARTBEAT_KEY = "fedmeter-heartbeat-s"
 MAX_STREAMS = 4_000
 LOOKAHEAD_BYTES = 256 * 1024
-N_PROBES = 3  # of the clock offset, right after joining
 PROBE_DEADLINE_S = 10.0
 FIRST_ANSWER_S = 30.0  # a thousand clients that start at once on two cores need some of it
-LIVENESS_DEADLINE_S = 2.0
 LATE_REPLY_S = 600.0
 SWEEP_S = 5.0
 MAX_METADATA_BYTES = 16 * 1024
-MAX_PROPERTIES = 256
-MAX_PROPERTY_CHARS = 1_000
 FAREWELL_S = 10.0
 SETTLE_S = 1.0
 CLOSE_S = 5.0
@@ -55,8 +49,6 @@ HEARTBEAT_S = 30.0  # within which a vanished peer is found
 # The parts of it that pass in silence before a ping, and until the ping has failed. A pong waits behind what the kernel
 # has taken to send already, up to some MB: 20 s of a link of 1.6 Mbit/s. Slower links want a longer heartbeat.
 PING_SHARE, PONG_SHARE = 1 / 3, 2 / 3
-
-_ALL_PROPERTIES = GetPropertiesIns({TELEMETRY_KEY: "full"})
 
 _log = logging.getLogger("fl")
 
@@ -82,11 +74,13 @@ class Server:
     """Accepts clients. `async with Server(...) as server:` starts it, and closes it without waiting for anybody.
 
     `describe` maps a device id to what is known of it beforehand, such as its processor's label.
-    `foreign_tensors` is how the tensors of clients are encoded that do not name their device.
+    `foreign_tensors` is how the tensors of clients are encoded that do not name their device. With raw ones these are
+    taken for Android's apps, which end where they are asked for anything but training: they are not asked for a name.
 
     A device that vanishes without a word (a pulled cable, no power) is found within about `heartbeat_s` by HTTP/2
     pings, which every gRPC client answers by itself, also while it trains; one that is stopped for so long counts as
-    vanished, and joins again. What came with late replies waits in `receipts`.
+    vanished, and joins again. What came with late replies waits in `receipts`. `known_spans` are, by device,
+    the latest that an earlier server of the same run has written down: clients may send them again.
     """
 
     def __init__(
@@ -101,8 +95,9 @@ class Server:
         limits: Limits | None = None,
         foreign_tensors: TensorEncoding = "npy",
         heartbeat_s: float = HEARTBEAT_S,
+        known_spans: Mapping[str, Collection[SpanKey]] | None = None,
     ) -> None:
-        self.receipts = Receipts()
+        self.receipts = Receipts(known_spans)
         self.address = address
         self.port = 0
         self.foreign_port = 0
@@ -118,6 +113,7 @@ class Server:
         self._transfers = Transfers()
         self._connected: dict[str, GrpcProxy] = {}
         self._joined: set[GrpcProxy] = set()  # those of them that have been introduced
+        self._unnamed: set[GrpcProxy] = set()  # not among them yet: they are being asked who they are
         self._contexts: dict[GrpcProxy, grpc.aio.ServicerContext[bytes, bytes]] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -150,7 +146,7 @@ class Server:
         if self._server is not None:
             await asyncio.wait({asyncio.ensure_future(self._server.stop(grace=None))}, timeout=CLOSE_S)
             self._server = None
-        for proxy in list(self._connected.values()):
+        for proxy in list(self._contexts):
             proxy.break_off("the server was closed")
         await self._settle()
 
@@ -223,30 +219,44 @@ class Server:
         await context.send_initial_metadata(((HEARTBEAT_KEY, f"{self._heartbeat_s:g}"),))
         caller = Caller.of(context.peer(), context.invocation_metadata() or (), context.auth_context())
         try:
-            device = await self._admit(caller)
+            self._gate.knock(caller, len(self._unnamed))
+            device = None if self._is_asked(caller) else await self._admit(caller)
         except Refused as refused:
             _log.info("%s: refused: %s", caller.peer, refused)
             await context.abort(refused.code, str(refused))
-        stream = StreamTransport(context, self._clock, self._transfers)
+        proxy = self._connect(device, caller, context)
+        introducing = asyncio.create_task(self._introduce(proxy, caller))
+        reason = "the connection ended: the client was killed, left or lost its network"
+        try:
+            with suppress(grpc.aio.UsageError, grpc.aio.InternalError):  # it was being ended already, by us or by them
+                await proxy.stream.run()
+        finally:
+            introducing.cancel()
+            del self._contexts[proxy]
+            self._drop(proxy, reason)
+
+    def _is_asked(self, caller: Caller) -> bool:
+        """Whether its properties may tell who it is."""
+        return not caller.devices and self._access.asks_names and self._foreign_tensors == "npy"
+
+    def _connect(
+        self, device: str | None, caller: Caller, context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> GrpcProxy:
+        """The proxy of a stream; without a device it is called after its address, and nobody's yet."""
         proxy = GrpcProxy(
-            self._info(device, caller),
-            stream,
+            ClientInfo(caller.peer) if device is None else self._info(device, caller),
+            StreamTransport(context, self._clock, self._transfers),
             self._encoding,
             caller.peer,
             receipts=self.receipts,
             instance=caller.instance,
         )
-        self._connected[device] = proxy
         self._contexts[proxy] = context
-        probing = asyncio.create_task(self._introduce(proxy, bool(caller.devices)))
-        reason = "the connection ended: the client was killed, left or lost its network"
-        try:
-            with suppress(grpc.aio.UsageError, grpc.aio.InternalError):  # it was being ended already, by us or by them
-                await stream.run()
-        finally:
-            probing.cancel()
-            del self._contexts[proxy]
-            self._drop(proxy, reason)
+        if device is None:
+            self._unnamed.add(proxy)
+        else:
+            self._connected[device] = proxy
+        return proxy
 
     def _info(self, device: str, caller: Caller) -> ClientInfo:
         """What is known of a client. The choice for clients without a name is for those that nobody described."""
@@ -254,12 +264,12 @@ class Server:
         is_open = not caller.devices and info.tensors == "npy"
         return replace(info, tensors=self._foreign_tensors) if is_open else info
 
-    def _end(self, proxy: GrpcProxy, reason: str) -> None:
+    def _end(self, proxy: GrpcProxy, reason: str, code: grpc.StatusCode = grpc.StatusCode.DEADLINE_EXCEEDED) -> None:
         """Abort a stream from outside its handler, which then sees its end; the client may come back."""
         proxy.break_off(reason)
         context = self._contexts.get(proxy)
         if context is not None:
-            task = asyncio.create_task(_abort(context, reason))
+            task = asyncio.create_task(_abort(context, code, reason))
             self._handlers.add(task)
             task.add_done_callback(self._handlers.discard)
 
@@ -280,35 +290,57 @@ class Server:
         if self._connected.get(proxy.info.device) is proxy:
             del self._connected[proxy.info.device]
         self._joined.discard(proxy)
+        self._unnamed.discard(proxy)
         if proxy.lost is None:
             _log.info("%s: %s", proxy.info.device, reason)
         proxy.break_off(reason)
 
-    async def _introduce(self, proxy: GrpcProxy, is_ours: bool) -> None:
-        """Register a client. Ours is probed first, for what it is and for its clock; others may know only training."""
-        if is_ours:
-            try:
-                for question in (_ALL_PROPERTIES, *[GetPropertiesIns()] * (N_PROBES - 1)):
-                    answer = await proxy.get_properties(question, self._limits.probe_s)
-                    proxy.describe(_bounded(answer.result.properties))
-                    self.receipts.keep(Stray(proxy.info.device, proxy.info.processor, answer.spans))
-            except ClientFailure as failure:
-                _log.info("probe: %s", failure)
-                if proxy.is_overdue:  # it has never said a word: it must not hold a name and a place
-                    self._end(proxy, f"no answer to the first question within {self._limits.probe_s:g} s")
-                    return
+    async def _introduce(self, proxy: GrpcProxy, caller: Caller) -> None:
+        """Register a client, when it is known who it is and, of ours, what it is and what its clock says."""
+        if caller.devices:
+            await probe(proxy, self._limits.probe_s, self.receipts)
+            if proxy.is_overdue:  # it has never said a word: it must not hold a name and a place
+                self._end(proxy, f"no answer to the first question within {self._limits.probe_s:g} s")
+        elif proxy in self._unnamed:
+            await self._name(proxy, caller)
         if proxy.lost is None:
             proxy.on_change = self._notify
             self._joined.add(proxy)
             _log.info("%s: joined from %s", proxy.info.device, proxy.peer)
             self._notify()
 
-    async def _admit(self, caller: Caller) -> str:
+    async def _name(self, proxy: GrpcProxy, caller: Caller) -> None:
+        """A foreign client's place: by the name that its properties tell, else by its connection."""
+        properties = await ask_properties(proxy, self._limits.probe_s)
+        if proxy.lost is not None:
+            return
+        try:
+            device = await self._admit_foreign(caller, told_name(properties))
+        except Refused as refused:
+            _log.info("%s: refused: %s", caller.peer, refused)
+            self._end(proxy, str(refused), refused.code)
+            return
+        self._unnamed.discard(proxy)
+        proxy.identify(self._info(device, caller))
+        proxy.describe(properties)
+        self._connected[device] = proxy
+
+    async def _admit_foreign(self, caller: Caller, told: str | None) -> str:
+        """As `_admit`. Where names are free, one that a live client has is no name: many programs tell the same."""
+        try:
+            return await self._admit(caller, told)
+        except Refused:
+            if told is None or self._access.foreign is not None:
+                raise
+        _log.info("%s: calls itself %s, as another client does; known by its connection", caller.peer, told)
+        return await self._admit(caller)
+
+    async def _admit(self, caller: Caller, told: str | None = None) -> str:
         """The device id of a caller. Raises Refused."""
-        device = self._gate.admit(caller, self._connected)
+        device = self._gate.admit(caller, self._connected, told)
         while (present := self._connected.get(device)) is not None:
             is_same_process = caller.instance is not None and caller.instance == present.instance
-            if not is_same_process and await _is_alive(present):
+            if not is_same_process and await is_alive(present):
                 reason = f"device {device} is connected already, from {present.peer}; give each client its own id"
                 raise Refused(grpc.StatusCode.ALREADY_EXISTS, reason)
             reason = "the device came back on a new connection"
@@ -317,31 +349,9 @@ class Server:
         return device
 
 
-async def _abort(context: grpc.aio.ServicerContext[bytes, bytes], reason: str) -> None:
+async def _abort(context: grpc.aio.ServicerContext[bytes, bytes], code: grpc.StatusCode, reason: str) -> None:
     with suppress(grpc.aio.BaseError):  # how abort returns, and that another was first, or the client's end
-        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, reason)
-
-
-def _bounded(properties: Config) -> Config:
-    """What is kept of what a client tells of itself, for as long as it is connected."""
-    kept = islice(properties.items(), MAX_PROPERTIES)
-    return {
-        key[:MAX_PROPERTY_CHARS]: value[:MAX_PROPERTY_CHARS] if isinstance(value, (str, bytes)) else value
-        for key, value in kept
-    }
-
-
-async def _is_alive(proxy: GrpcProxy) -> bool:
-    """Whether the device still answers on this connection. One that is busy with a call counts as alive."""
-    if proxy.lost is not None:
-        return False
-    if not proxy.is_ready:
-        return True
-    try:
-        await proxy.get_properties(GetPropertiesIns(), LIVENESS_DEADLINE_S)
-    except ClientFailure:
-        return False
-    return True
+        await context.abort(code, reason)
 
 
 def _is_enough(wanted: int | Collection[str], ready: Collection[str]) -> bool:

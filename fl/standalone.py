@@ -1,15 +1,21 @@
-"""`start_server`: train with whoever joins, in Flower's argument shape. `harness.save_history` saves what it gives."""
+"""`start_server`: train with whoever joins, in Flower's argument shape.
+
+A `Recorder` writes every round down as it ends: `harness.Recording` makes a results folder of them, and
+`harness.save_history` does so afterwards.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
 
 from fl.admission import Access
 from fl.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -17,6 +23,7 @@ from fl.flower_style import FedAvg
 from fl.loop import CallRecord, Observer, RoundResult, run_rounds
 from fl.messages import Array, EvaluateRes, FitRes, GetParametersIns, Parameters, Scalar
 from fl.proxy import ClientInfo
+from fl.receipts import SpanKey, Stray
 from fl.security import ServerSecurity, Triple
 from fl.server import HEARTBEAT_S, MAX_MESSAGE_BYTES, PROBE_DEADLINE_S, Server
 from fl.strategy import Adjusted, Assignment, Strategy
@@ -43,11 +50,11 @@ class ServerConfig:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the rounds gave, in order, with every call's timing and spans. `harness.save_history` writes it to disk.
+    """What the rounds gave, in order, with every call's timing and spans.
 
-    Only `parameters`, the last global model, is kept of the models. The other names are those of Flower's `History`
-    (flwr/server/history.py): lists of (round, value), round 0 being the initial model. The `metrics_*` are filled by
-    the functions of a `fl.FedAvg`.
+    Only `parameters`, the last global model, is kept of the models, and nothing of raw samples. The other names are
+    those of Flower's `History` (flwr/server/history.py): lists of (round, value), round 0 being the initial model. The
+    `metrics_*` are filled by the functions of a `fl.FedAvg`.
     """
 
     rounds: list[RoundResult] = field(default_factory=list)
@@ -78,6 +85,49 @@ def _mean_loss(calls: Sequence[CallRecord]) -> float | None:
     return math.fsum(n * loss for n, loss in losses) / examples if examples else None
 
 
+class Recorder(Protocol):
+    """Writes rounds down as they end, each before its checkpoint. Belongs to one training.
+
+    All but `known_spans` and `close` are called in a thread of their own, one at a time. What they raise ends the
+    training; `close` is called all the same.
+    """
+
+    @property
+    def known_spans(self) -> Mapping[str, Collection[SpanKey]]:
+        """The latest spans, by device, that an earlier recorder of the same training has written down."""
+        ...
+
+    def begin(self, strategy: str, rounds: range, clients: Sequence[ClientInfo]) -> None:
+        """Before the first round: the strategy's name, the rounds that are due, who has come so far."""
+        ...
+
+    def record(self, result: RoundResult) -> None: ...
+
+    def finish(self, strays: Sequence[Stray]) -> None:
+        """After the last round and the farewell, with what came in between."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class _Unrecorded:
+    """Nobody writes anything down."""
+
+    known_spans: Mapping[str, Collection[SpanKey]] = MappingProxyType({})
+
+    def begin(self, strategy: str, rounds: range, clients: Sequence[ClientInfo]) -> None:
+        pass
+
+    def record(self, result: RoundResult) -> None:
+        pass
+
+    def finish(self, strays: Sequence[Stray]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def start_server(
     server_address: str = "127.0.0.1:8080",
     *,
@@ -97,6 +147,7 @@ def start_server(
     observer: Observer | None = None,
     checkpoint: str | Path | None = None,
     heartbeat_s: float = HEARTBEAT_S,
+    recorder: Recorder | None = None,
 ) -> History:
     """Train for some rounds with whoever joins, then send everybody home. Blocks until it is done.
 
@@ -109,10 +160,11 @@ def start_server(
     more precisely who may join, instead of both. `heartbeat_s`: see `Server`.
 
     `checkpoint` is a file (.npz) that the model and the strategy's state are written to after every round; where it is
-    there already, training goes on after its round, up to `num_rounds`, and `History.rounds` begins there.
+    there already, training goes on after its round, up to `num_rounds`, and `History.rounds` begins there. `recorder`
+    (`harness.Recording`) writes each round down when it ends.
 
     Raises UsageError for what is not supported, PreconditionError where the address or the checkpoint cannot be used,
-    or where fewer than `min_clients` come within `wait_s`.
+    or where fewer than `min_clients` come within `wait_s`, and what the recorder raises.
     """
     settings = config or ServerConfig()
     _refuse(server, client_manager, settings.num_rounds)
@@ -122,6 +174,8 @@ def start_server(
     last = None if path is None else read_checkpoint(path, None if plan.initial is None else plan.initial.arrays)
     if last is not None:
         plan.strategy.restore(last.state)
+    rounds = range(last.round + 1 if last else 1, settings.num_rounds + 1)
+    written = recorder or _Unrecorded()
 
     async def serve() -> History:
         listening = Server(
@@ -132,17 +186,19 @@ def start_server(
             access=access or Access(ServerSecurity(certificates), insecure=insecure),
             foreign_tensors="npy" if plan.style is None else plan.style.foreign_tensors,
             heartbeat_s=heartbeat_s,
+            known_spans=written.known_spans,
         )
         async with _until_farewell(listening):
             await listening.wait_for(plan.min_clients, wait_s)
             parameters = Parameters(tuple(last.arrays)) if last else await _initial(plan.initial, listening)
-            done = last.round if last else 0
-            kept = await asyncio.to_thread(_Kept, plan, parameters, done)
-            rounds = run_rounds(
+            kept = await asyncio.to_thread(_Kept, plan, parameters, rounds.start - 1)
+            clients = [proxy.info for proxy in listening.proxies()]
+            await in_daemon_thread(lambda _: written.begin(plan.strategy.name, rounds, clients), None)
+            results = run_rounds(
                 _with_timeout(plan.strategy, settings.round_timeout),
                 listening.proxies,
                 parameters=parameters,
-                rounds=range(done + 1, settings.num_rounds + 1),
+                rounds=rounds,
                 clock=clock,
                 evaluate=kept.evaluate,
                 min_clients=plan.min_clients,
@@ -150,13 +206,16 @@ def start_server(
                 observer=observer,
                 strays=listening.receipts.take,
             )
-            async for result in rounds:
+            async for result in results:
+                await in_daemon_thread(written.record, result)
                 if path is not None:
                     await in_daemon_thread(partial(_keep, path, plan.strategy), result)
                 kept.add(result)
+        await in_daemon_thread(written.finish, listening.receipts.take())
         return kept.history()
 
-    return asyncio.run(serve())
+    with closing(written):
+        return asyncio.run(serve())
 
 
 def _keep(path: Path, strategy: Strategy, result: RoundResult) -> None:
@@ -227,7 +286,8 @@ class _Kept:
 
     def add(self, result: RoundResult) -> None:
         self._parameters = result.parameters
-        self._history.rounds.append(replace(result, parameters=Parameters(())))
+        calls = tuple(_without_samples(call) for call in result.calls)
+        self._history.rounds.append(replace(result, parameters=Parameters(()), calls=calls))
         if self._style is not None:
             fits, evaluations = _told(result.calls, FitRes), _told(result.calls, EvaluateRes)
             _extend(self._history.metrics_distributed_fit, result.round, self._style.fit_metrics(fits))
@@ -236,6 +296,12 @@ class _Kept:
 
     def history(self) -> History:
         return replace(self._history, parameters=self._parameters, initial_loss=self._initial_loss)
+
+
+def _without_samples(call: CallRecord) -> CallRecord:
+    """64 kB a call would add up over a training."""
+    answer = call.answer
+    return replace(call, answer=replace(answer, samples=b"")) if answer is not None and answer.samples else call
 
 
 def _told(calls: Sequence[CallRecord], kind: type[FitRes] | type[EvaluateRes]) -> list[tuple[int, dict[str, Scalar]]]:

@@ -1,13 +1,13 @@
-"""Experiments over fleets of devices. `harness.save_history` writes what `fl.start_server` returned."""
+"""Experiments over fleets of devices. `harness.Recording` writes down the rounds of `fl.start_server`."""
 
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.history import save_history
+    from harness.history import Recording, save_history
 
-__all__ = ["save_history"]
+__all__ = ["Recording", "save_history"]
 
 # A device's install has none of these; one line says so better than the first import that fails.
 if _lacking := [name for name in ("pyarrow", "tabulate", "tqdm") if not find_spec(name)]:

@@ -10,9 +10,13 @@ from profiler.errors import nearest
 
 _VERBS = {
     "run": ("harness.run", "run an experiment over a fleet"),
+    "calibrate": ("harness.calibrate", "what training takes on this device, for a cutoff on new hardware"),
     "pareto": ("analysis.pareto", "accuracy/time/energy fronts of results"),
     "cutoff": ("analysis.cutoff", "a cutoff for each processor"),
+    "recommend": ("analysis.recommend", "a cutoff for a device that never took part, from its calibration"),
     "tables": ("analysis.tables", "results in the form of the paper's tables, beside its figures"),
+    "figures": ("analysis.figures.__main__", "figures of results as PNG and SVG"),
+    "report": ("analysis.report", "one page: what was run, what to choose and why, figures, failures, provenance"),
     "load": ("analysis.load", "write results as Parquet tables"),
     "profiler": ("profiler.__main__", "sensors of this machine"),
 }

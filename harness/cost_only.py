@@ -23,7 +23,8 @@ from harness.engine import RunSpec
 from harness.launchers.simulated import profile_of, scope_of
 from harness.plan import Task
 from harness.progress import Progress
-from harness.store import ClientColumns, Done, Store
+from harness.sample_files import ClientColumns
+from harness.store import Done, Store
 from profiler.clock import SystemClock
 from profiler.errors import SpecError, UsageError
 from profiler.quantities import Provenance
@@ -137,7 +138,7 @@ class CostEngine:
         self._progress = progress
         self._done = done
         self._clock = SystemClock()
-        self._costs = {group.pattern: self._costs_of(group) for group in spec.fleet.groups}
+        self._costs = {group.first.id: self._costs_of(group) for group in spec.fleet.groups}
         for task in spec.tasks:
             _refuse_learning(task)
 
@@ -149,16 +150,16 @@ class CostEngine:
 
     def _costs_of(self, group: DeviceGroup) -> Costs:
         experiment = self._spec.experiment
-        return costs_of(profile_of(group), experiment.costs_of or experiment.workload, experiment.steps_per_epoch)
+        return costs_of(profile_of(group.first), experiment.costs_of or experiment.workload, experiment.steps_per_epoch)
 
     def _write_devices(self) -> None:
         """A file and an idle record for each group: its devices are alike."""
         rows: list[Row] = []
         for group in self._spec.fleet.groups:
-            costs, meter = self._costs[group.pattern], _meter(group)
-            told = {"devices": group.pattern, "count": group.count, "processor": group.processor}
+            costs, meter = self._costs[group.first.id], _meter(group)
+            told = {"devices": group.first.id, "count": group.count, "processor": group.processor}
             self._store.write_device(
-                meter, {**told, "launcher": group.launcher, **assumptions(profile_of(group), costs)}
+                meter, {**told, "launcher": group.launcher, **assumptions(profile_of(group.first), costs)}
             )
             rows.append(self._idle_row(group, costs, meter))
         if not self._done.idle:
@@ -175,7 +176,7 @@ class CostEngine:
             "energy_j": costs.idle_w * seconds,
             "energy_err_j": _COVERAGE * costs.idle_gain_err * costs.idle_w * seconds,
             "provenance": Provenance.SIMULATED.value,
-            "energy_scope": scope_of(group).value,
+            "energy_scope": scope_of(group.first).value,
         }
 
     async def _run_task(self, task: Task, title: str) -> None:
@@ -218,7 +219,7 @@ def _refuse_learning(task: Task) -> None:
 
 def _meter(group: DeviceGroup) -> str:
     """What the devices of a group are called together; the results hold no name for each."""
-    return group.pattern.replace("{n}", "each")
+    return group.first.id.replace("{n}", "each")
 
 
 class _Rounds:
@@ -231,7 +232,7 @@ class _Rounds:
         taken = [(group, count) for group, count in taken if wanted is None or group.processor in wanted]
         self._groups = [group for group, _ in taken]
         groups = [
-            Group(group.pattern, group.processor, costs[group.pattern], count, task.tau_s.get(group.processor, 0.0))
+            Group(group.first.id, group.processor, costs[group.first.id], count, task.tau_s.get(group.processor, 0.0))
             for group, count in taken
         ]
         self._population = Population(groups, task.epochs)
@@ -282,7 +283,7 @@ class _Rounds:
             "energy_j": energy_j,
             "energy_err_j": error * energy_j,
             "provenance": Provenance.SIMULATED.value,
-            "energy_scope": scope_of(self._groups[0]).value,
+            "energy_scope": scope_of(self._groups[0].first).value,
             "idle_s": dict(zip(map(_meter, self._groups), seconds, strict=True)),
             "energy_fit_j": fit_j,
             "energy_fit_err_j": error * fit_j,

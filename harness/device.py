@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fl.proxy import TensorEncoding
@@ -15,7 +15,8 @@ class DeviceSpec:
 
     `tensors` says how its client encodes them: `npy`, or Android's raw `float32`.
     `number` is the device's place in the fleet, `shard` the part of the data that it trains on: mostly the same. A
-    `foreign` device runs somebody else's client, which nobody here starts and which tells neither its name nor a token.
+    `foreign` device runs somebody else's client, which nobody here starts and which proves nothing; it may tell its
+    name.
     """
 
     id: str
@@ -32,31 +33,33 @@ class DeviceSpec:
 
 @dataclass(frozen=True, slots=True)
 class DeviceGroup:
-    """One `[[device]]` entry: `count` devices that differ by `{n}` in their id, their place and their shard."""
+    """One `[[device]]` entry: `count` devices like `first`, whose id holds `{n}`; number and shard count up.
 
-    pattern: str
+    Options of the launcher that are texts may hold `{n}`, too: `host = "pi-{n}.lab"`.
+    """
+
+    first: DeviceSpec
     count: int
-    launcher: str
-    processor: str
-    first_number: int
-    first_shard: int
-    require: tuple[str, ...] = ()
-    config_keys: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    tensors: TensorEncoding = "npy"
-    foreign: bool = False
+
+    @property
+    def launcher(self) -> str:
+        return self.first.launcher
+
+    @property
+    def processor(self) -> str:
+        return self.first.processor
+
+    @property
+    def end_shard(self) -> int:
+        """The shard after its last."""
+        return self.first.shard + self.count
 
     def device(self, n: int) -> DeviceSpec:
         """The device number n of the group, from 0."""
-        return DeviceSpec(
-            id=self.pattern.replace("{n}", str(n)),
-            launcher=self.launcher,
-            processor=self.processor,
-            shard=self.first_shard + n,
-            require=self.require,
-            config_keys=self.config_keys,
-            options=self.options,
-            tensors=self.tensors,
-            foreign=self.foreign,
-            number=self.first_number + n,
-        )
+        first = self.first
+        id_ = first.id.replace("{n}", str(n))
+        options = {
+            key: value.replace("{n}", str(n)) if isinstance(value, str) else value
+            for key, value in first.options.items()
+        }
+        return replace(first, id=id_, shard=first.shard + n, number=first.number + n, options=options)

@@ -28,7 +28,7 @@ from harness.launcher import JoinSpec, Launcher, launcher_class
 from harness.meter import HOST, HostMeter
 from harness.plan import Task
 from harness.progress import Progress
-from harness.recorder import IgnoredCutoffs, TaskContext, round_rows, stray_rows
+from harness.recorder import IgnoredCutoffs, TaskContext, round_rows, sampled, stray_rows
 from harness.sessions import Sessions, dead_at_start
 from harness.store import Done, Store
 from profiler.clock import Clock
@@ -62,6 +62,13 @@ class RunSpec:
         members = {device.id: device for task in self.tasks for device in self.members(task)}
         return tuple(sorted(members.values(), key=lambda device: device.number))
 
+    @property
+    def required_here(self) -> frozenset[str]:
+        """The sensors that this host must have: of devices elsewhere, their launchers ask there."""
+        return frozenset(
+            name for device in self.devices if launcher_class(device.launcher).shares_host for name in device.require
+        )
+
     def members(self, task: Task) -> tuple[DeviceSpec, ...]:
         """Those that take part in a task."""
         return self.fleet.members(task.clients, task.processors)
@@ -85,6 +92,7 @@ def access(spec: RunSpec) -> Access:
         devices=frozenset(device.id for device in spec.devices if not device.foreign),
         foreign=foreign,
         foreign_address=fleet.foreign_address if foreign else None,
+        asks_names=fleet.asks_names,
         insecure=fleet.insecure,
     )
     allowed.check_addresses(fleet.address)
@@ -127,6 +135,7 @@ class Engine:
             describe=self._describe,
             max_message_bytes=message_bound(workload.initial_parameters(spec.tasks[0].seed)),
             access=access(spec),
+            known_spans=done.latest_spans,
         )
 
     async def run(self) -> None:
@@ -261,7 +270,8 @@ class Engine:
             self._last = context
             self._record_strays()
             if self._shared:
-                self._store.write_samples(task.id, attempt, "host", self._meter.samples())
+                self._store.append_samples(task.id, attempt, HOST, self._meter.samples())
+            self._store.close_samples()
         rounds_done = len(self.done.rounds.get(task.id, {}))
         self._append([self._task_row("task_finished", task, attempt, status=status, rounds_done=rounds_done)])
         self._store.sync()
@@ -328,6 +338,8 @@ class Engine:
             if row["kind"] == "failure":
                 row["detail"] = sessions.post_mortem(row["device"])
         self._append(rows)
+        for device, columns in sampled(result):
+            self._store.append_samples(task.id, context.attempt, device, columns)
         self._store.sync()
         self._warn_of_cutoffs(result)
         self._store.write_checkpoint(task.id, Checkpoint(result.round, list(result.parameters.arrays), list(state)))

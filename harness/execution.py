@@ -39,7 +39,7 @@ def run_real(args: argparse.Namespace, job: Job) -> int:
     """Over devices that there are; the exit code."""
     access(job.spec)  # plain text to others, or an expired certificate, must show before there is a results folder
     clock = SystemClock()
-    required = [name for device in job.spec.devices for name in device.require]
+    required = job.spec.required_here
     probes = probe_sensors(args.sysfs_root, clock, required)
     if args.check:
         return _check(args, job, probes)

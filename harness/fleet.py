@@ -33,6 +33,7 @@ class FleetSpec:
     tls: Path | None
     insecure: bool
     foreign_address: str | None
+    asks_names: bool
     join_timeout_s: float
     meter_rate_hz: float
     text: str
@@ -45,7 +46,7 @@ class FleetSpec:
     @property
     def shards(self) -> int:
         """Into how many parts the training data are split. Groups may hold the same ones, as alternatives."""
-        return max(group.first_shard + group.count for group in self.groups)
+        return max(group.end_shard for group in self.groups)
 
     @property
     def is_simulated(self) -> bool:
@@ -90,13 +91,18 @@ def load_fleet(name: str, *, cores: int) -> FleetSpec:
 def parse_fleet(text: str, where: str, *, cores: int) -> FleetSpec:
     table = parse_toml(text, where)
     server, meter = table.table("server"), table.table("meter")
+    name = table.take("name", str)
+    groups = _groups(table, cores)
     fleet = FleetSpec(
-        name=table.take("name", str),
-        groups=_groups(table, cores),
+        name=name,
+        groups=groups,
         address=server.take("address", str, "127.0.0.1:0"),
         tls=_folder(server.take("tls", str, None)),
         insecure=server.take("insecure", bool, False),
         foreign_address=server.take("foreign_address", str, None),
+        asks_names=server.take(
+            "asks_names", bool, not any(group.first.foreign and group.first.tensors == "float32" for group in groups)
+        ),
         join_timeout_s=server.take("join_timeout_s", float, 120.0),
         meter_rate_hz=meter.take("rate_hz", float, 20.0),
         text=text,
@@ -118,7 +124,7 @@ def _folder(name: str | None) -> Path | None:
 
 
 def _check_ways(fleet: FleetSpec, where: str) -> None:
-    has_foreign = any(group.foreign for group in fleet.groups)
+    has_foreign = any(group.first.foreign for group in fleet.groups)
     if fleet.is_simulated and any(group.launcher != SIMULATED for group in fleet.groups):
         raise SpecError(
             f"{fleet.where}: simulated devices live in simulated time, and others do not.",
@@ -143,7 +149,7 @@ def _groups(table: Table, cores: int) -> tuple[DeviceGroup, ...]:
                 entry,
                 cores,
                 first_number=sum(group.count for group in groups),
-                next_shard=max((group.first_shard + group.count for group in groups), default=0),
+                next_shard=max((group.end_shard for group in groups), default=0),
             )
         )
     if not any(group.count for group in groups):
@@ -181,19 +187,19 @@ def _group(entry: Table, cores: int, *, first_number: int, next_shard: int) -> D
     entry.finish()
     if count > 1 and "{n}" not in pattern:
         raise SpecError(f"{entry.where}: {count} devices need different ids.", remedy=f'Use id = "{pattern}-{{n}}".')
-    group = DeviceGroup(
-        pattern,
-        count,
-        launcher,
-        processor,
-        first_number,
-        first_shard,
-        tuple(require),
-        config_keys,
-        options,
-        tensors,
-        foreign,
+    first = DeviceSpec(
+        id=pattern,
+        launcher=launcher,
+        processor=processor,
+        shard=first_shard,
+        require=tuple(require),
+        config_keys=config_keys,
+        options=options,
+        tensors=tensors,
+        foreign=foreign,
+        number=first_number,
     )
+    group = DeviceGroup(first, count)
     for id_ in {group.device(0).id, group.device(max(0, count - 1)).id}:
         _check_id(id_, entry.where)
     return group

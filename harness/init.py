@@ -6,20 +6,40 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fl.certificates import DAYS, make
-from fl.security import CA_KEY, CLIENT_FILES
+from fl.certificates import DAYS, add_devices, make
+from fl.security import CA_KEY, CLIENT_FILES, DEVICES
+from profiler.errors import UsageError
 
 
-def init(folder: Path, names: Sequence[str], days: int | None) -> int:
-    """Make the folder, print its path, and say on stderr what is next. Raises as `fl.certificates.make`."""
-    made = make(folder, names, days=DAYS if days is None else days)
+def init(folder: Path, names: Sequence[str], days: int | None, devices: Sequence[str]) -> int:
+    """Make the folder, print its path, and say on stderr what is next. Raises as `fl.certificates.make`.
+
+    Where it is there already, `devices` are added to it, as `fl.certificates.add_devices`.
+    """
+    if devices and (folder / CA_KEY).exists():
+        return _add(folder, names, days, devices)
+    made = make(folder, names, days=DAYS if days is None else days, devices=devices)
     print(made.folder)
+    own = f"{DEVICES}/ID, each device's own, to it" if devices else ", ".join(CLIENT_FILES)
     print(
         f"good until {made.expires:%Y-%m-%d} for a server called {', '.join(made.names)}\n"
         f'in the fleet file: [server] tls = "{made.folder}"\n'
-        f"on each device that no launcher serves: copy {', '.join(CLIENT_FILES)} and run\n"
+        f"on each device that no launcher serves: copy {own} and run\n"
         f"  python -m fl.client --tls DIR ...\n"
         f"foreign clients need ca.pem alone; keep {CA_KEY} to yourself. See docs/security.md",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _add(folder: Path, names: Sequence[str], days: int | None, devices: Sequence[str]) -> int:
+    if names or days is not None:
+        raise UsageError(f"{folder} is there already: --name and --days were settled when it was made.")
+    expires = add_devices(folder, devices)
+    for device in devices:
+        print(folder / DEVICES / device)
+    print(
+        f"good until {expires:%Y-%m-%d}; the server needs nothing new but the devices in its fleet file",
         file=sys.stderr,
     )
     return 0

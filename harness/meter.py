@@ -116,6 +116,8 @@ class HostMeter:
             "t_ns": [row[0] for row in rows],
             "rail": [row[1] for row in rows],
             "value": [row[2] for row in rows],
+            "span_id": [None] * len(rows),
+            "every": [1] * len(rows),
         }
 
     async def measure_idle(self, duration_s: float) -> tuple[EnergyReading, float]:

@@ -7,7 +7,6 @@ the power of running alone.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -16,14 +15,11 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from harness.cgroups import Cgroup, in_cgroup
 from harness.host import process_cpu_s
-
-log = logging.getLogger("harness")
 
 PERIOD_S = 0.02
 """Length of one on-off cycle. Short, so that a training step is slowed rather than stopped now and then."""
-
-_CGROUP_PREFIX = "fedmeter-"
 
 
 class Quota(Protocol):
@@ -50,29 +46,32 @@ class CgroupQuota:
     Source: Linux Documentation/scheduler/sched-bwc.rst and Documentation/admin-guide/cgroup-v2.rst.
     """
 
-    def __init__(self, folder: Path, cores: float, version: int) -> None:
-        self.by = f"cgroup-v{version}"
-        self.folder = folder
-        self._version = version
-        period_us = round(PERIOD_S * 1e6)
-        quota_us = max(1000, round(cores * period_us))
-        if version == 1:
-            (folder / "cpu.cfs_period_us").write_text(str(period_us))
-            (folder / "cpu.cfs_quota_us").write_text(str(quota_us))
-        else:
-            (folder / "cpu.max").write_text(f"{quota_us} {period_us}")
+    def __init__(self, cgroup: Cgroup, cores: float) -> None:
+        self._cgroup = cgroup
+        self.by, self.folder = cgroup.by, cgroup.folder
+        self._period_us = round(PERIOD_S * 1e6)
+        self._quota_us = max(1000, round(cores * self._period_us))
+        if cgroup.version == 1:
+            cgroup.write("cpu.cfs_period_us", self._period_us)
+        self._set(self._quota_us)  # whether it can be set must show before a client is started
+        self._set(None)  # on v2 the client may be in it already, for its memory
 
     def attach(self, pid: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            (self.folder / "cgroup.procs").write_text(str(pid))
+        self._set(self._quota_us)
+        self._cgroup.add(pid)
 
     def lift(self) -> None:
-        name, unlimited = ("cpu.cfs_quota_us", "-1") if self._version == 1 else ("cpu.max", "max")
         with contextlib.suppress(FileNotFoundError):  # released before: a session may be stopped twice
-            (self.folder / name).write_text(unlimited)
+            self._set(None)
 
     def release(self) -> None:
-        remove_cgroup(self.folder)
+        self._cgroup.remove()
+
+    def _set(self, quota_us: int | None) -> None:
+        if self._cgroup.version == 1:
+            self._cgroup.write("cpu.cfs_quota_us", -1 if quota_us is None else quota_us)
+        else:
+            self._cgroup.write("cpu.max", f"{'max' if quota_us is None else quota_us} {self._period_us}")
 
 
 class DutyCycle:
@@ -144,65 +143,5 @@ def _send(pid: int, handle: int | None, signal_: signal.Signals) -> None:
 
 def limit_cpu(cores: float, name: str, *, root: Path = Path("/"), pid: int | None = None) -> Quota:
     """The best quota that this machine allows. `root` is the file system root to look for cgroups below."""
-    for version, base in _cgroup_bases(root):
-        folder = base / f"{_CGROUP_PREFIX}{pid or os.getpid()}-{name}"
-        try:
-            folder.mkdir()
-        except OSError:
-            continue
-        try:
-            return CgroupQuota(folder, cores, version)
-        except OSError as error:
-            log.info("cgroup v%d cannot limit %s: %s", version, name, error)
-            remove_cgroup(folder)
-    return DutyCycle(cores)
-
-
-def sweep_stale_cgroups(root: Path = Path("/")) -> None:
-    """Remove what harnesses that were killed left behind. A cgroup with a process in it cannot be removed."""
-    for _, base in _cgroup_bases(root):
-        for folder in base.glob(f"{_CGROUP_PREFIX}*-*"):
-            owner = folder.name.removeprefix(_CGROUP_PREFIX).split("-")[0]
-            if owner.isdigit() and not (root / "proc" / owner).exists():
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-
-
-def remove_cgroup(folder: Path) -> None:
-    """Remove an emptied cgroup. The kernel can take some milliseconds to let go of a process that has ended."""
-    for _ in range(100):
-        try:
-            folder.rmdir()
-        except FileNotFoundError:
-            return
-        except OSError:
-            time.sleep(0.01)
-        else:
-            return
-    log.warning("cgroup %s could not be removed", folder)
-
-
-def _cgroup_bases(root: Path) -> list[tuple[int, Path]]:
-    """(version, folder) of this process's own cgroups that have a CPU controller to hand on to a child."""
-    try:
-        mounts = [line.split() for line in (root / "proc/mounts").read_text().splitlines()]
-        own = [line.split(":", 2) for line in (root / "proc/self/cgroup").read_text().splitlines()]
-    except OSError:
-        return []
-    bases: list[tuple[int, Path]] = []
-    for _, mount_point, fs_type, options, *_ in mounts:
-        mounted = root / mount_point.lstrip("/")
-        for _, controllers, path in own:
-            folder = mounted / path.lstrip("/")
-            if fs_type == "cgroup" and "cpu" in options.split(",") and "cpu" in controllers.split(","):
-                bases.append((1, folder))
-            elif fs_type == "cgroup2" and controllers == "" and _hands_on_cpu(folder):
-                bases.append((2, folder))
-    return bases
-
-
-def _hands_on_cpu(folder: Path) -> bool:
-    try:
-        return "cpu" in (folder / "cgroup.subtree_control").read_text().split()
-    except OSError:
-        return False
+    quota = in_cgroup("cpu", name, lambda cgroup: CgroupQuota(cgroup, cores), root=root, pid=pid)
+    return quota or DutyCycle(cores)

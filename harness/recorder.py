@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from fl.loop import CallRecord, RoundResult
 from fl.proxy import CallTiming
 from fl.receipts import Stray
+from fl.wire.samples import decode_samples
+from profiler.errors import WireError
 from profiler.quantities import EnergyReading, Provenance, weakest
 from profiler.records import LATE, Row, SpanRecord, span_energy_columns, span_row
 
 MAX_REASONS = 4
+
+_log = logging.getLogger("harness")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +74,38 @@ def round_rows(context: TaskContext, result: RoundResult, energy: HostEnergy) ->
         device_energies.setdefault(call.device, []).extend(_own_energies(call.device, counted))
     for stray in result.strays:
         rows += stray_rows(context, stray, energy, result.round)
-        counted = [span for span in stray.spans if _stray_round(context, stray, span, result.round) is not None]
-        device_energies.setdefault(stray.device, []).extend(_own_energies(stray.device, counted))
+        if not stray.is_from_before:
+            counted = [span for span in stray.spans if _stray_round(context, stray, span, result.round) is not None]
+            device_energies.setdefault(stray.device, []).extend(_own_energies(stray.device, counted))
     rows.append(_round_row(context, result, rows, energy, device_energies))
     return rows
+
+
+def sampled(result: RoundResult) -> Iterator[tuple[str, dict[str, list[object]]]]:
+    """The raw samples that came with each accepted answer, by device, as columns of a `SampleFile`.
+
+    Those that are damaged are left out, and logged.
+    """
+    for call in result.calls:
+        if call.answer is None or not call.answer.samples:
+            continue
+        try:
+            found = decode_samples(call.answer.samples)
+        except WireError as error:
+            _log.warning("%s: its samples are dropped: %s", call.device, error)
+            continue
+        for rail in found.rails:
+            n = len(rail.t_ns)
+            yield (
+                call.device,
+                {
+                    "t_ns": list(rail.t_ns),
+                    "rail": [rail.rail] * n,
+                    "value": list(rail.values),
+                    "span_id": [found.span_id] * n,
+                    "every": [rail.every] * n,
+                },
+            )
 
 
 def failure_row(context: TaskContext, call: CallRecord, round_: int) -> Row:
@@ -196,7 +229,7 @@ def _late_row(context: TaskContext, stray: Stray, last_round: int) -> Row:
 def _is_of_attempt(context: TaskContext, stray: Stray, round_: int, last_round: int) -> bool:
     """Whether what a stray tells belongs to a round of this attempt at this task, and not to one before."""
     is_earlier = stray.timing is not None and stray.timing.sent_ns < context.began_ns
-    return not is_earlier and context.first_round <= round_ <= last_round
+    return not (is_earlier or stray.is_from_before) and context.first_round <= round_ <= last_round
 
 
 def _place(context: TaskContext, result: RoundResult, call: CallRecord, span: SpanRecord) -> tuple[int | None, str]:

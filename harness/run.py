@@ -10,7 +10,10 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from fl.security import DEVICES
 from harness.execution import EXIT_INTERRUPTED, EXIT_OK, finish, run_real, run_simulated
+from harness.fleet import load_fleet
+from harness.host import available_cores
 from harness.init import init
 from harness.job import new_job, resumed_job
 from harness.show import show_plan
@@ -50,6 +53,13 @@ def parser() -> argparse.ArgumentParser:
         help="make certificates and a token in a new folder (default: fedmeter-tls), and nothing else",
     )
     p.add_argument("--name", action="append", default=[], metavar="HOST", help="with --init: a further server name")
+    p.add_argument(
+        "--device",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="with --init: a certificate of its own for this device, and each of FLEET; DIR may be there already",
+    )
     p.add_argument("--days", type=int, metavar="N", help="with --init: how long they are good (default: 365)")
     p.add_argument("--insecure", action="store_true", help="serve in plain text, also where other machines can read it")
     p.add_argument("--sysfs-root", type=Path, default=Path("/"), metavar="DIR", help="read sensors below DIR, not /")
@@ -85,9 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(args: argparse.Namespace) -> int:
     if args.init is not None:
-        return init(args.init, args.name, args.days)
-    if args.name or args.days is not None:
-        raise UsageError("--name and --days go with --init.")
+        return init(args.init, args.name, args.days, [*args.device, *_without_certificate(args.fleet, args.init)])
+    if args.name or args.device or args.days is not None:
+        raise UsageError("--name, --device and --days go with --init.")
     job = resumed_job(args) if args.resume else new_job(args)
     if args.dry_run:
         show_plan(job.spec, as_json=args.json)
@@ -98,6 +108,12 @@ def _main(args: argparse.Namespace) -> int:
     if not args.sysfs_root.is_dir():
         raise UsageError(f"--sysfs-root {args.sysfs_root} is not a folder.")
     return run_simulated(args, job) if job.spec.fleet.is_simulated else run_real(args, job)
+
+
+def _without_certificate(fleet: str | None, folder: Path) -> list[str]:
+    """The devices of a fleet that can show a certificate, and have none in a security folder."""
+    devices = [] if fleet is None else load_fleet(fleet, cores=available_cores()).devices
+    return [device.id for device in devices if not (device.foreign or (folder / DEVICES / device.id).exists())]
 
 
 if __name__ == "__main__":

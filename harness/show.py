@@ -49,9 +49,9 @@ def simulated_preamble(spec: RunSpec, workers: int) -> list[str]:
     ]
     workload = spec.experiment.costs_of or spec.experiment.workload
     for group in spec.fleet.groups:
-        training = profile_of(group).training_of(workload)
+        training = profile_of(group.first).training_of(workload)
         lines.append(
-            f"{group.count} {group.processor} as {profile_of(group).name}, {workload}: time {training.kind}, "
+            f"{group.count} {group.processor} as {profile_of(group.first).name}, {workload}: time {training.kind}, "
             f"energy {training.energy_kind}"
         )
     return lines
@@ -123,7 +123,7 @@ def show_plan(spec: RunSpec, *, as_json: bool) -> None:
 
 def check(spec: RunSpec, probes: list[Probe], machine: Facts, *, as_json: bool) -> bool:
     """Print what probing devices and sensors gave; whether a run could begin. `machine` is this host's."""
-    required = {name for device in spec.devices for name in device.require}
+    required = spec.required_here
     chosen, problem = None, ""
     try:
         chosen = choose(probes, required)

@@ -9,21 +9,24 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import tempfile
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fl.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from fl.instrument import MAX_SENT_SPANS
 from fl.messages import Array
+from fl.receipts import SpanKey
+from harness.sample_files import ClientTable, SampleFile
 from profiler.errors import PreconditionError, SpecError
 from profiler.records import LATE, SCHEMA_VERSION, Row, TornLine, encode_line, read_lines
 
 WRITER = "harness"
-ClientColumns = Mapping[str, Array]
+MAX_LATEST_SPANS = 4 * MAX_SENT_SPANS  # of a device: those of its last reply, and what may have been written after them
 
 
 def new_run_id(now_s: float | None = None) -> str:
@@ -50,7 +53,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 @dataclass(slots=True)
 class Done:
     """What a run has already: per task its attempts, the record of each round and how many replies came late; what
-    failed, ended and idled."""
+    failed, ended and idled; and the latest spans that each device has sent."""
 
     attempts: dict[str, int] = field(default_factory=dict)
     rounds: dict[str, dict[int, Row]] = field(default_factory=dict)
@@ -58,6 +61,7 @@ class Done:
     failures: list[Row] = field(default_factory=list)
     idle: list[Row] = field(default_factory=list)
     late: dict[str, int] = field(default_factory=dict)
+    latest_spans: dict[str, deque[SpanKey]] = field(default_factory=dict)
 
     def note(self, row: Row) -> None:
         """Take one record in, in the order of writing: a later attempt's round replaces an earlier one's."""
@@ -67,12 +71,19 @@ class Done:
             self.rounds.setdefault(row["task"], {})[row["round"]] = row
         elif row["kind"] == "failure":
             self.failures.append(row)
-        elif row["kind"] == "span" and row["name"] == LATE:
-            self.late[row["task"]] = self.late.get(row["task"], 0) + 1
+        elif row["kind"] == "span":
+            self._note_span(row)
         elif row["kind"] == "idle":
             self.idle.append(row)
         elif row["kind"] == "task_finished" and row["status"] == "completed":
             self.finished.add(row["task"])
+
+    def _note_span(self, row: Row) -> None:
+        if row["name"] == LATE:
+            self.late[row["task"]] = self.late.get(row["task"], 0) + 1
+        if row["clock"] == "device" and "device" in row and "start_ns" in row:
+            latest = self.latest_spans.setdefault(row["device"], deque(maxlen=MAX_LATEST_SPANS))
+            latest.append((row["span_id"], row["start_ns"]))
 
 
 class Store:
@@ -84,6 +95,7 @@ class Store:
         self.logs = folder / "logs"
         self._records = folder / "records" / f"{WRITER}.jsonl"
         cut_torn_line(self._records)
+        self._samples: dict[tuple[str, int, str], SampleFile] = {}
         self._descriptor = os.open(self._records, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     @classmethod
@@ -105,9 +117,7 @@ class Store:
             write_atomic(folder / "plan.jsonl", b"".join(encode_line(row) for row in plan))
             return cls(folder)
         except OSError as error:
-            raise PreconditionError(
-                f"results cannot be written below {root}: {error}.", remedy="Choose another folder with -o."
-            ) from error
+            raise _not_writable(root, error) from error
 
     @classmethod
     def resume(cls, folder: Path) -> Store:
@@ -139,26 +149,20 @@ class Store:
     def _checkpoint(self, task: str) -> Path:
         return self.folder / "checkpoints" / f"{task}.npz"
 
-    def write_samples(self, task: str, attempt: int, device: str, columns: Mapping[str, Sequence[Any]]) -> None:
-        """The raw samples of one device in one task: t_ns (device's monotonic clock), rail, value (J or W)."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    def append_samples(self, task: str, attempt: int, device: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Raw samples of one device in one task, columns of a `SampleFile`; there once `close_samples` has run."""
+        key = (task, attempt, device)
+        if key not in self._samples:
+            folder = self.folder / "samples" / task
+            folder.mkdir(exist_ok=True)
+            self._samples[key] = SampleFile(_attempted(folder, device, attempt))
+        self._samples[key].write(columns)
 
-        schema = pa.schema(
-            [
-                pa.field("t_ns", pa.int64(), metadata={"unit": "ns", "description": "the device's monotonic clock"}),
-                pa.field("rail", pa.string(), metadata={"unit": "", "description": "rail, as in the span records"}),
-                pa.field("value", pa.float64(), metadata={"unit": "J or W", "description": "J of a counter, else W"}),
-            ]
-        )
-        folder = self.folder / "samples" / task
-        folder.mkdir(exist_ok=True)
-        path = _attempted(folder, device, attempt)
-        partial = path.with_name(f".{path.name}.partial")
-        pq.write_table(pa.table(dict(columns), schema=schema), partial)
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
+    def close_samples(self) -> None:
+        """The task is over: its files are whole, each with what was appended."""
+        for file in self._samples.values():
+            file.keep()
+        self._samples.clear()
 
     def clients(self, task: str, attempt: int) -> ClientTable:
         """A table of all clients of all rounds of a task that is simulated without training."""
@@ -172,6 +176,7 @@ class Store:
         write_json(self.folder / "end.json", {"schema": SCHEMA_VERSION, **summary})
 
     def close(self) -> None:
+        self.close_samples()
         os.close(self._descriptor)
 
 
@@ -179,67 +184,20 @@ def _attempted(folder: Path, name: str, attempt: int) -> Path:
     return folder / f"{name}{'' if attempt == 1 else f'.{attempt}'}.parquet"
 
 
-class ClientTable:
-    """Written column by column, a row a client and round, under its name only once it is whole."""
+def check_root(root: Path) -> None:
+    """Make it where it is not there. Raises PreconditionError where nothing can be written below it."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise _not_writable(root, error) from error
 
-    COLUMNS = (
-        ("round", "int64", "1", "federated round, from 1"),
-        ("device", "int64", "1", "the device's place among those of the task, in the order of the fleet, from 0"),
-        ("steps_done", "int64", "1", "training steps done"),
-        ("steps_planned", "int64", "1", "training steps that the epochs call for"),
-        ("download_s", "float64", "s", "server to client"),
-        ("fit_s", "float64", "s", "local training"),
-        ("upload_s", "float64", "s", "client to server"),
-        ("wait_s", "float64", "s", "from the end of the fit call to the end of the round"),
-        ("energy_j", "float64", "J", "gross, simulated"),
-        ("energy_fit_j", "float64", "J", "of local training alone, gross, simulated"),
-        ("is_late", "bool", "", "its update came after the deadline and was not taken"),
+
+def _not_writable(root: Path, error: OSError) -> PreconditionError:
+    return PreconditionError(
+        f"results cannot be written below {root}: {error}.", remedy="Choose another folder with -o."
     )
-    ROWS = 200_000  # kept in memory before they are written
-
-    def __init__(self, path: Path) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        self._path = path
-        self._partial = path.with_name(f".{path.name}.partial")
-        self._schema = pa.schema(
-            [
-                pa.field(name, pa.bool_() if kind == "bool" else kind, metadata={"unit": unit, "description": said})
-                for name, kind, unit, said in self.COLUMNS
-            ]
-        )
-        self._writer = pq.ParquetWriter(self._partial, self._schema)
-        self._waiting: list[ClientColumns] = []
-        self._n_waiting = 0
-
-    def add(self, columns: ClientColumns) -> None:
-        self._waiting.append(columns)
-        self._n_waiting += len(columns["round"])
-        if self._n_waiting >= self.ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-
-        if self._waiting:
-            joined = {name: np.concatenate([part[name] for part in self._waiting]) for name, *_ in self.COLUMNS}
-            self._writer.write_table(pa.table(joined, schema=self._schema))
-        self._waiting, self._n_waiting = [], 0
-
-    def __enter__(self) -> ClientTable:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._flush()
-        self._writer.close()
-        if kind is None:
-            with self._partial.open("rb") as written:
-                os.fsync(written.fileno())
-            self._partial.replace(self._path)
-        else:
-            self._partial.unlink()
 
 
 def open_for_resume(folder: Path) -> tuple[dict[str, Any], str, list[Row], Done]:

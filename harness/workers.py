@@ -66,9 +66,9 @@ class Worker:
 
     async def exchange(self, number: int, sent_ns: int, data: bytes) -> Answer:
         """One instruction to one device. Raises TransportError where it cannot be read, or the process has ended."""
-        answer: Answer = await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._ask, ("answer", number, sent_ns, data)
-        )
+        asked = asyncio.get_running_loop().run_in_executor(self._thread, self._ask, ("answer", number, sent_ns, data))
+        asked.add_done_callback(_heard)
+        answer: Answer = await asked
         return answer
 
     def _ask(self, question: tuple[object, ...]) -> Any:
@@ -90,6 +90,12 @@ class Worker:
             self._process.join()
         self._connection.close()
         self._thread.shutdown(wait=False)
+
+
+def _heard(asked: asyncio.Future[Any]) -> None:
+    """Where nobody waits any more, as after Ctrl-C, the end of a process is no news."""
+    if not asked.cancelled():
+        asked.exception()
 
 
 def _serve(connection: Connection, work: Work, parent_pid: int) -> None:

@@ -23,8 +23,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own CLOCK_MONOTONIC. On Linux all processes of a host share it."""
 
-    def monotonic_ns(self) -> int:
-        return time.monotonic_ns()
+    # No function of ours around it: a sampler asks three times a tick, with caches gone cold 1 us each.
+    monotonic_ns = staticmethod(time.monotonic_ns)
 
     def wall_time(self) -> str:
         return _iso(time.time())

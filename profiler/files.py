@@ -81,3 +81,11 @@ def spread(paths: Sequence[T], limit: int) -> tuple[T, ...]:
     """At most so many of them, evenly spaced: what bounds the cost on a large machine."""
     n = len(paths)
     return tuple(paths) if n <= limit else tuple(paths[i * n // limit] for i in range(limit))
+
+
+def sys_dir(root: Path) -> Path:
+    """The sysfs below a file system root; a folder that is itself a sysfs copy (has `class/`) serves as well."""
+    below = root / "sys"
+    # not Path.is_dir, which raises where this user may not look
+    is_root = os.path.isdir(below) or not os.path.isdir(root / "class")  # noqa: PTH112
+    return below if is_root else root

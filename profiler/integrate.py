@@ -1,8 +1,7 @@
-"""Samples to joules, pure arithmetic: counter differences with wrap, trapezoids with interpolated edges.
+"""Sums to joules, pure arithmetic: the energy of a window, with its error and how much of it was covered.
 
-Two ways in. `RailAccumulator` is fed sample by sample and keeps sums only, so a sampler can run for days in constant
-memory; the energy of a window is the difference of two of its marks. `integrate` works on a recorded trace and cuts
-the steps between samples at the window's own edges.
+Two ways in. `between` takes two marks of a `RailAccumulator` (`profiler.accumulate`), which a sampler feeds sample by
+sample. `integrate` takes a recorded trace and cuts the steps between samples at the window's own edges.
 
 Both treat a gap alike. Between two good power samples that are further apart than `max_gap_s` power is bridged
 linearly, and a counter that was reset is bridged at the power before it: the joules are there, so that no total is
@@ -18,15 +17,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from profiler.accumulate import Mark, RailAccumulator
 from profiler.quantities import EnergyReading, Provenance, Rail, RailKind, Scope, add_energies
 from profiler.uncertainty import (
-    BRIDGED,
     PRESUMED,
-    Rise,
     Tally,
     below_resolution,
     error_bound,
-    power_tally,
     sampling_limits_j2,
     spread_w,
 )
@@ -35,150 +32,6 @@ MIN_COVERAGE = 0.5
 _COVERAGE_DIGITS = 12
 FROZEN_JITTERS = 100.0  # a counter that moves each millisecond and did not in a tenth of a second has stopped
 GAP_PERIODS = 3.0  # a power rail is bridged, not integrated, over more than this many sampling periods
-
-
-def counter_difference(previous_j: float, current_j: float, wrap_j: float | None) -> float | None:
-    """Joules between two readings of a counter that wraps at most once between them; None where it ran backwards.
-
-    Exact to one counter unit (RAPL: 61 uJ) a wrap, since `wrap_j` is the modulus: the range plus one unit.
-    """
-    difference_j = current_j - previous_j
-    if difference_j < 0 and wrap_j is not None:
-        difference_j += wrap_j
-    return difference_j if difference_j >= 0 else None
-
-
-def step(
-    rail: Rail,
-    start_ns: int,
-    end_ns: int,
-    before: float,
-    after: float,
-    *,
-    max_gap_s: float,
-    last_power_w: float | None = None,
-    last_rise: Rise | None = None,
-) -> tuple[Tally, Rise | None, str | None]:
-    """The joules between two neighbouring good samples; the reason where they are bridged rather than known.
-
-    And what the next step needs to know of this one as its `last_rise`.
-    """
-    dt_s = (end_ns - start_ns) / 1e9
-    if rail.kind is RailKind.COUNTER_J:
-        tally, reason = _counter_step(rail, dt_s, before, after, last_power_w)
-        return tally, None, reason
-    if dt_s > max_gap_s:
-        bridged = Tally((before + after) / 2 * dt_s, bridged_s2=BRIDGED * dt_s**2)
-        return bridged, None, f"no power sample for {dt_s:.3g} s"
-    return *power_tally(rail, start_ns, end_ns, before, after, last_rise), None
-
-
-def _counter_step(
-    rail: Rail, dt_s: float, before: float, after: float, last_power_w: float | None
-) -> tuple[Tally, str | None]:
-    difference_j = counter_difference(before, after, rail.wrap_j)
-    if difference_j is not None and not (after < before and _is_implausible(rail, difference_j, dt_s)):
-        square_w2s = difference_j**2 / dt_s if dt_s > 0 else 0.0
-        return Tally(difference_j, covered_s=dt_s, square_w2s=square_w2s, covered_j=difference_j), None
-    bridged_j = (last_power_w or 0.0) * dt_s
-    doubt_j = bridged_j if last_power_w is not None else (rail.max_power_w or 0.0) * dt_s
-    return Tally(bridged_j, doubt_j), f"counter_reset: from {before:.6g} J to {after:.6g} J within {dt_s:.3g} s"
-
-
-def _is_implausible(rail: Rail, difference_j: float, dt_s: float) -> bool:
-    """Whether a wrapped difference needs more than twice the rail's power limit: then the counter was reset.
-
-    A reading can be stale by the edge jitter at both ends, so very short steps are judged over that time as well.
-    """
-    if rail.max_power_w is None:
-        return False
-    return difference_j > 2 * rail.max_power_w * (dt_s + 2 * rail.edge_jitter_s) + rail.resolution
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """The state of an accumulator at one moment: everything summed since its first good sample.
-
-    `pending_j` is what a rail that cannot be read right now is presumed to have drawn since its last good sample.
-    """
-
-    t_ns: int
-    tally: Tally
-    pending_j: float
-    n_samples: int
-    power_w: float | None
-    pending_s: float = 0.0
-
-    @property
-    def energy_j(self) -> float:
-        return self.tally.energy_j + self.pending_j
-
-
-class RailAccumulator:
-    """Streaming sums of one rail. Not thread-safe: the sampler holds its lock around it.
-
-    `max_gap_s` is the longest time between power samples that still counts as covered.
-    """
-
-    __slots__ = ("_last", "_max_gap_s", "_n_samples", "_now_ns", "_power_w", "_rise", "_tally", "rail")
-
-    def __init__(self, rail: Rail, max_gap_s: float = math.inf) -> None:
-        self.rail = rail
-        self._max_gap_s = max_gap_s
-        self._last: tuple[int, float] | None = None
-        self._now_ns = 0
-        self._power_w: float | None = None
-        self._rise: Rise | None = None
-        self._n_samples = 0
-        self._tally = Tally()
-
-    def add(self, t_ns: int, value: float | None) -> str | None:
-        """Take one sample (J or W by the rail's kind, None: not read); says why where joules had to be bridged.
-
-        Raises ValueError where time runs backwards.
-        """
-        if self._last is not None and t_ns < self._last[0]:
-            raise ValueError(f"{self.rail.name}: sample at {t_ns} ns after one at {self._last[0]} ns")
-        self._now_ns = t_ns
-        if value is None or not math.isfinite(value):
-            return "no reading"
-        reason = None if self._last is None else self._advance(*self._last, t_ns, value)
-        if self.rail.kind is RailKind.POWER_W:
-            self._power_w = value
-        self._last = (t_ns, value)
-        self._n_samples += 1
-        return reason
-
-    def _advance(self, before_ns: int, before: float, t_ns: int, value: float) -> str | None:
-        dt_s = (t_ns - before_ns) / 1e9
-        tally, self._rise, reason = step(
-            self.rail,
-            before_ns,
-            t_ns,
-            before,
-            value,
-            max_gap_s=self._max_gap_s,
-            last_power_w=self._power_w,
-            last_rise=self._rise,
-        )
-        self._tally = self._tally.plus(tally)
-        if dt_s > 0 and reason is None:
-            self._power_w = tally.energy_j / dt_s
-        return reason
-
-    @property
-    def energy_j(self) -> float | None:
-        """Cumulative joules since the first good sample; None where the rail could not be read just now."""
-        is_current = self._last is not None and self._last[0] == self._now_ns
-        return self._tally.energy_j if is_current else None
-
-    def mark(self) -> Mark | None:
-        """The sums as they stand at the last sample taken, good or not; None before the first good one."""
-        if self._last is None:
-            return None
-        stale_s = (self._now_ns - self._last[0]) / 1e9
-        pending_j = (self._power_w or 0.0) * stale_s
-        return Mark(self._now_ns, self._tally, pending_j, self._n_samples, self._power_w, stale_s)
 
 
 def between(
@@ -328,16 +181,12 @@ def _stretches(rail: Rail, good: Sequence[tuple[int, float]], max_gap_s: float |
     if min(periods_s) < 0:
         raise ValueError(f"{rail.name}: the trace runs backwards in time")
     limit_s = GAP_PERIODS * sorted(periods_s)[len(periods_s) // 2] if max_gap_s is None else max_gap_s
+    accumulator = RailAccumulator(rail, limit_s)
+    accumulator.add(*good[0])
     stretches: list[_Stretch] = []
-    power_w: float | None = None
-    rise: Rise | None = None
-    for (start_ns, before), (end_ns, after), dt_s in zip(good, good[1:], periods_s, strict=False):
-        tally, rise, reason = step(
-            rail, start_ns, end_ns, before, after, max_gap_s=limit_s, last_power_w=power_w, last_rise=rise
-        )
-        stretches.append(_Stretch(start_ns, end_ns, before, after, tally, reason))
-        if dt_s > 0 and reason is None:
-            power_w = tally.energy_j / dt_s
+    for (start_ns, before), (end_ns, after) in itertools.pairwise(good):
+        reason = accumulator.add(end_ns, after)
+        stretches.append(_Stretch(start_ns, end_ns, before, after, accumulator.take(), reason))
     return stretches
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from profiler.files import line, printable, text
-from profiler.sensor import sys_dir
+from profiler.files import line, printable, sys_dir, text
 
 _MAX_CPUINFO_BYTES = 1 << 14  # the first processor's entry has a few thousand
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from profiler.sensor import sys_dir
 from profiler.throttling import Throttling, ThrottlingMark
 
 _STATUS_BYTES = 64 * 1024
+_PEAK = re.compile(rb"^VmHWM:\s+(\d{1,18}) kB$", re.MULTILINE)
 _MAX_FILES = 16  # of a kind, evenly spaced among a large machine's: what bounds the cost of an edge
 _PLAUSIBLE_C = (-40.0, 150.0)
 _PROCESSOR_ZONES = ("cpu", "soc", "x86_pkg", "core", "pkg", "mpu", "tj", "gpu")
@@ -103,10 +105,8 @@ def peak_rss_bytes() -> int | None:
     On Linux VmHWM of /proc/self/status: `ru_maxrss` there survives exec, so a client would report the peak of the
     harness that started it.
     """
-    if (text := files.text("/proc/self/status", _STATUS_BYTES)) is not None:
-        for line in text.splitlines():
-            if line.startswith("VmHWM:") and line.split()[1:2] and line.split()[1].isdigit():
-                return int(line.split()[1]) * 1024
+    if found := _PEAK.search(files.head("/proc/self/status", _STATUS_BYTES) or b""):
+        return int(found[1]) * 1024
     try:
         import resource
     except ImportError:

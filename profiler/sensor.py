@@ -6,7 +6,6 @@ sampler's work, so that arithmetic can be tested without hardware and hardware w
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from profiler.clock import Clock
 from profiler.errors import SensorError
+from profiler.files import sys_dir as sys_dir  # sensors take it from here
 from profiler.quantities import Provenance, Rail, Scope
 
 # What code that is not ours raises by mistake, without what nobody should catch
@@ -92,14 +92,6 @@ class Probe:
 
     sensor: Sensor
     outcome: Available | Unavailable = field()
-
-
-def sys_dir(root: Path) -> Path:
-    """The sysfs below a file system root; a folder that is itself a sysfs copy (has `class/`) serves as well."""
-    below = root / "sys"
-    # not Path.is_dir, which raises where this user may not look
-    is_root = os.path.isdir(below) or not os.path.isdir(root / "class")  # noqa: PTH112
-    return below if is_root else root
 
 
 def is_elsewhere(sensor: object) -> bool:

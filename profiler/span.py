@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from profiler.clock import Clock, SystemClock
+from profiler.kept_samples import KeptSamples, RailSamples
 from profiler.quantities import EnergyReading, Provenance, Scope
 from profiler.records import MAX_STORED_STEPS, Attribute, Resources, SpanRecord
 from profiler.resources import ResourceMark, ResourceReader
@@ -90,9 +91,14 @@ class Profiler:
             span = span._outer
         return span
 
-    def open_windows(self) -> tuple[Window, ...]:
-        """One window on each sampler, for work whose end is not in the same block as its start: see `record`."""
-        return tuple(sampler.open_window() for sampler in self.samplers)
+    def open_windows(self, kept: Sequence[KeptSamples] = ()) -> tuple[Window, ...]:
+        """One window on each sampler, for work whose end is not in the same block as its start: see `record`.
+
+        `kept` is empty, or has one for each sampler.
+        """
+        if not kept:
+            return tuple(sampler.open_window() for sampler in self.samplers)
+        return tuple(sampler.open_window(each) for sampler, each in zip(self.samplers, kept, strict=True))
 
     def record(
         self,
@@ -157,6 +163,7 @@ class Span:
         self._steps_s: tuple[float, ...] = ()
         self._warmup_steps = 0
         self._windows: tuple[Window, ...] = ()
+        self._kept: tuple[KeptSamples, ...] = ()
         self._used: ResourceMark | None = None
         self._start_cpu_s = 0.0
         self._start_ns: int | None = None
@@ -177,6 +184,22 @@ class Span:
         self._steps_s = tuple(float(durations_s[i]) for i in kept)
         self._warmup_steps = sum(i < warmup for i in kept)
 
+    def keep_samples(self, limit: int) -> None:
+        """Keep the raw samples of this span, about so many values of all rails; see `samples`. Before it is entered."""
+        samplers = self._profiler.samplers
+        n_rails = sum(len(sampler.available.rails) for sampler in samplers)
+        each = max(2, limit // max(1, n_rails) // 2 * 2)
+        self._kept = tuple(KeptSamples(each) for _ in samplers)
+
+    @property
+    def samples(self) -> tuple[RailSamples, ...]:
+        """Of every rail, where `keep_samples` was called; whole once the span has closed."""
+        return tuple(
+            rail
+            for sampler, kept in zip(self._profiler.samplers, self._kept, strict=False)
+            for rail in kept.of([rail.name for rail in sampler.available.rails])
+        )
+
     def __enter__(self) -> Span:
         if self._start_ns is not None:
             raise RuntimeError(f"span {self.name!r} was used before; make a new one with Profiler.span")
@@ -185,7 +208,7 @@ class Span:
         _innermost.set(self)
         reader = self._profiler._resources
         self._used = None if reader is None else reader.mark()  # before the windows: its cost is not the work's
-        self._windows = self._profiler.open_windows()
+        self._windows = self._profiler.open_windows(self._kept)
         if reader is not None:
             self._start_cpu_s = reader.cpu_s()
         self._start_ns = self._profiler.clock.monotonic_ns()

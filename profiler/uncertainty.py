@@ -40,7 +40,7 @@ class Tally(NamedTuple):
     times the variance of power is what other presumed joules add to the squared half-widths. `sampling_j2` is the sum
     of the squared half-widths (J²) of what the trapezoid may have missed between samples, `rebound_j2` that of the
     products of neighbours, sign reversed. `covered_j`, `square_w2s` and `grid_s2` are the integrals of power, of power
-    squared and of the sampling interval over what was covered. A tuple, since a sampler makes several at every tick.
+    squared and of the sampling interval over what was covered.
     """
 
     energy_j: float = 0.0
@@ -52,19 +52,6 @@ class Tally(NamedTuple):
     bridged_s2: float = 0.0
     covered_j: float = 0.0
     grid_s2: float = 0.0
-
-    def plus(self, other: Tally) -> Tally:
-        return Tally(
-            self.energy_j + other.energy_j,
-            self.doubt_j + other.doubt_j,
-            self.covered_s + other.covered_s,
-            self.sampling_j2 + other.sampling_j2,
-            self.rebound_j2 + other.rebound_j2,
-            self.square_w2s + other.square_w2s,
-            self.bridged_s2 + other.bridged_s2,
-            self.covered_j + other.covered_j,
-            self.grid_s2 + other.grid_s2,
-        )
 
     def minus(self, other: Tally) -> Tally:
         return Tally(
@@ -90,32 +77,74 @@ class Tally(NamedTuple):
         return max(0.0, self.square_w2s / self.covered_s - (self.covered_j / self.covered_s) ** 2)
 
 
-class Rise(NamedTuple):
-    """A change of a power reading: when it was seen (ns), and half of it times its interval (J)."""
+class Sums:
+    """A tally in the making, with a field for each of its own: every sample adds to it in place.
 
-    t_ns: int
-    half_j: float
-
-
-def power_tally(
-    rail: Rail, start_ns: int, end_ns: int, before_w: float, after_w: float, last: Rise | None
-) -> tuple[Tally, Rise | None]:
-    """The trapezoid between two samples, and the last rise as the next interval needs it.
-
-    A gauge that is read more often than it is renewed repeats itself: a change that shows up happened within its
-    staleness, not within the reading interval, and the change before it is its neighbour across the repetitions.
+    A sampler's time goes to this. A counter's step touches four fields, where a tuple for each would make all nine.
     """
-    dt_s = (end_ns - start_ns) / 1e9
-    interval_s = max(dt_s, rail.edge_jitter_s)
-    energy_j = (before_w + after_w) / 2 * dt_s
-    square_w2s = (before_w * before_w + after_w * after_w) / 2 * dt_s
-    half_j = (after_w - before_w) / 2 * interval_s
-    if half_j == 0:
-        return Tally(energy_j, 0.0, dt_s, 0.0, 0.0, square_w2s, 0.0, energy_j, dt_s * interval_s), last
-    is_next = last is not None and end_ns - last.t_ns <= _RISE_INTERVALS * 1e9 * interval_s
-    rebound_j2 = -half_j * last.half_j if last is not None and is_next else 0.0
-    tally = Tally(energy_j, 0.0, dt_s, half_j * half_j, rebound_j2, square_w2s, 0.0, energy_j, dt_s * interval_s)
-    return tally, Rise(end_ns, half_j)
+
+    __slots__ = (*Tally._fields, "_rise_j", "_rise_ns")
+
+    def __init__(self) -> None:
+        self._rise_ns: int | None = None  # when power was last seen to change
+        self._rise_j = 0.0  # half of that change times its interval
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew, for the next step of the same trace: the last rise stays."""
+        self.energy_j = self.doubt_j = self.covered_s = 0.0
+        self.sampling_j2 = self.rebound_j2 = self.square_w2s = 0.0
+        self.bridged_s2 = self.covered_j = self.grid_s2 = 0.0
+
+    def add_counted(self, joules: float, dt_s: float) -> None:
+        """What a counter has counted between two samples."""
+        self.energy_j += joules
+        self.covered_s += dt_s
+        self.covered_j += joules
+        if dt_s > 0:
+            self.square_w2s += joules * joules / dt_s
+
+    def add_trapezoid(self, end_ns: int, dt_s: float, before_w: float, after_w: float, stale_s: float) -> None:
+        """What lies between two samples of power; `stale_s` is how old a reading can be.
+
+        A gauge that is read more often than it is renewed repeats itself: a change that shows up happened within its
+        staleness, not within the reading interval, and the change before it is its neighbour across the repetitions.
+        """
+        interval_s = max(dt_s, stale_s)
+        joules = (before_w + after_w) / 2 * dt_s
+        self.energy_j += joules
+        self.covered_s += dt_s
+        self.covered_j += joules
+        self.square_w2s += (before_w * before_w + after_w * after_w) / 2 * dt_s
+        self.grid_s2 += dt_s * interval_s
+        half_j = (after_w - before_w) / 2 * interval_s
+        if half_j == 0:
+            return
+        if self._rise_ns is not None and end_ns - self._rise_ns <= _RISE_INTERVALS * 1e9 * interval_s:
+            self.rebound_j2 -= half_j * self._rise_j
+        self.sampling_j2 += half_j * half_j
+        self._rise_ns, self._rise_j = end_ns, half_j
+
+    def add_presumed(self, joules: float, *, doubt_j: float = 0.0, bridged_s2: float = 0.0) -> None:
+        """What is presumed of a time that no sample covers; no rise is a neighbour across it."""
+        self.energy_j += joules
+        self.doubt_j += doubt_j
+        self.bridged_s2 += bridged_s2
+        self._rise_ns = None
+
+    def tally(self) -> Tally:
+        """As it stands now."""
+        return Tally(
+            self.energy_j,
+            self.doubt_j,
+            self.covered_s,
+            self.sampling_j2,
+            self.rebound_j2,
+            self.square_w2s,
+            self.bridged_s2,
+            self.covered_j,
+            self.grid_s2,
+        )
 
 
 def spread_w(tally: Tally, n_samples: int) -> float:

@@ -6,34 +6,23 @@ energy. Colours are safe for colour-blind eyes and the marks differ in grey prin
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import matplotlib as mpl
 import seaborn as sns
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
+from analysis.configurations import Point
+from analysis.figures import choice
+from analysis.figures.drawing import Material, Picture, canvas, nothing, slug, styled
 from analysis.files import write_atomically
+from analysis.pareto import Analysis, Front, analyse
 from profiler.quantities import Provenance
 
-if TYPE_CHECKING:
-    from analysis.configurations import Point
-    from analysis.pareto import Analysis, Front
-
-_RC: dict[Any, Any] = {
-    "svg.hashsalt": "fedmeter",
-    "svg.fonttype": "none",
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "text.parse_math": False,  # a $ in a label is a $
-}
-_DPI = 130
 _AXES = {"time_s": ("time", "s", 60.0, "min"), "energy_j": ("energy", "J", 1000.0, "kJ")}
 # Offsets that labels try in turn, in points: right below first, since a front rises to the right.
 _OFFSETS = ((6, -11), (6, 6), (-6, 6), (-6, -12), (10, -24), (10, 18), (10, -36), (10, 30), (-10, 18), (-10, -24))
@@ -53,12 +42,32 @@ class _Scale:
     factor: float
 
 
-def draw(analysis: Analysis, paths: Sequence[Path]) -> None:
+def draw(material: Material) -> list[Picture]:
+    """One picture a workload, over all its configurations; energy is gross."""
+    tasks = choice.finished(material.results)
+    analyses = {workload: analyse([shown.task for shown in members]) for workload, members in tasks.items()}
+    pictures = [_picture(workload, found) for workload, found in analyses.items() if any(f.labels for f in found.pairs)]
+    if not pictures:
+        raise nothing("fronts", "no configuration has an accuracy and a cost")
+    return pictures
+
+
+def _picture(workload: str, analysis: Analysis) -> Picture:
+    caption = " ".join(["The front is what no other configuration beats on both axes.", *analysis.notes[:4]])
+    return Picture(f"pareto-{slug(workload)}", f"Accuracy against time and energy: {workload}", caption, plot(analysis))
+
+
+def save(analysis: Analysis, paths: Sequence[Path]) -> None:
     """Draw both panels into each path, in the format of its suffix (png, svg, pdf). Raises OSError."""
-    with mpl.rc_context(), sns.axes_style("whitegrid"):
-        mpl.rcParams.update(_RC)
-        figure = Figure(figsize=(10, 4.4), layout="constrained")
-        FigureCanvasAgg(figure)  # its own canvas: nothing depends on a display or on pyplot's state
+    picture = _picture("", analysis)
+    for path in paths:
+        write_atomically(path, picture.encoded(path.suffix.lstrip(".")))
+
+
+def plot(analysis: Analysis) -> Figure:
+    """Both panels."""
+    with styled():
+        figure = canvas(10, 4.4)
         for axes, cost in zip(figure.subplots(1, 2), _AXES, strict=True):
             _panel(axes, analysis, cost)
         figure.suptitle(_title(analysis), fontsize=10.5)
@@ -66,16 +75,7 @@ def draw(analysis: Analysis, paths: Sequence[Path]) -> None:
         figure.draw_without_rendering()  # fixes the layout, so that positions in pixels mean something
         for axes, cost in zip(figure.axes, _AXES, strict=True):
             _annotate(axes, analysis, cost)
-        for path in paths:
-            write_atomically(path, _encoded(figure, path.suffix.lstrip(".")))
-
-
-def _encoded(figure: Figure, format_: str) -> bytes:
-    sink = io.BytesIO()
-    # No date in the file: the same results give the same bytes.
-    metadata = {"Date": None} if format_ == "svg" else None
-    figure.savefig(sink, format=format_, dpi=_DPI, metadata=metadata)
-    return sink.getvalue()
+    return figure
 
 
 def _title(analysis: Analysis) -> str:

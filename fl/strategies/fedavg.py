@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from fl.aggregate import WeightedMean
+from fl.instrument import TELEMETRY_LEVELS
 from fl.messages import Array, Parameters, Scalar
 from fl.proxy import ClientInfo
 from fl.selection import Selection
 from fl.strategy import Aggregator, Assignment, Experience
 from profiler.errors import UsageError
-
-TELEMETRY_LEVELS = ("full", "flat")
-
 
 WEIGHTS = ("examples", "processed")
 
@@ -28,8 +26,8 @@ class FedAvg:
     """Chosen clients train `epochs` local epochs; the new model is their mean, weighted by number of examples.
 
     `clients`, `fraction`, `processors`, `round_deadline_s` and `round_energy_j` choose among those that are ready: see
-    `fl.selection`. The same draw evaluates where `evaluate` is set. `telemetry` is `full` where clients shall send
-    their whole measurement beside the flat keys, else `flat`.
+    `fl.selection`. The same draw evaluates where `evaluate` is set. `telemetry` is what clients shall send of
+    their measurements: `flat`, `full` or `samples` (`fl.instrument`).
 
     `cutoffs` maps processor labels to seconds; 0, or no entry, means no cutoff. A partial update weighs as much as a
     whole one of the same data: weighing by examples processed pulls the model away from slow devices twice, once for

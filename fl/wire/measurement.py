@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from fl.wire import measurement_pb2 as pb
 from profiler.errors import WireError
@@ -36,16 +36,21 @@ def encode_spans(spans: Iterable[SpanRecord]) -> bytes:
 
 def decode_spans(data: bytes) -> tuple[SpanRecord, ...]:
     """The spans of a Measurement. Raises WireError, naming span and field, for what is no measurement."""
-    if len(data) > MAX_RECORD_BYTES:
-        raise WireError(f"a measurement of {len(data)} bytes; at most {MAX_RECORD_BYTES} are read.")
     message = pb.Measurement()
-    try:
-        message.ParseFromString(data)
-    except DecodeError as error:
-        raise WireError(f"{len(data)} bytes that are no measurement: {error}.") from None
+    parse(message, data, "measurement", MAX_RECORD_BYTES)
     if len(message.spans) > MAX_SPANS:
         raise WireError(f"a measurement of {len(message.spans)} spans; at most {MAX_SPANS} are read.")
     return tuple(_read_span(span) for span in message.spans)
+
+
+def parse(message: Message, data: bytes, what: str, most_bytes: int) -> None:
+    """Fill a message. Raises WireError, saying what they should have been, for bytes that are none or too many."""
+    if len(data) > most_bytes:
+        raise WireError(f"a {what} of {len(data)} bytes; at most {most_bytes} are read.")
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise WireError(f"{len(data)} bytes that are no {what}: {error}.") from None
 
 
 def _span_message(span: SpanRecord) -> pb.Span:
@@ -115,12 +120,12 @@ def _read_span(message: pb.Span) -> SpanRecord:
     if message.warmup_steps > len(message.steps_s):
         raise WireError(f"{where}: {message.warmup_steps} warm-up steps of {len(message.steps_s)} steps.")
     return SpanRecord(
-        span_id=_text(where, "span_id", message.span_id),
-        name=_text(where, "name", message.name),
+        span_id=checked_text(where, "span_id", message.span_id),
+        name=checked_text(where, "name", message.name),
         start_ns=message.start_ns,
         duration_s=_not_negative(where, "duration_s", message.duration_s),
         status=_status(where, message.status),
-        parent_id=_text(where, "parent_id", message.parent_id) if message.HasField("parent_id") else None,
+        parent_id=checked_text(where, "parent_id", message.parent_id) if message.HasField("parent_id") else None,
         total=_read_reading(where, message.total) if message.HasField("total") else None,
         energies=tuple(_read_reading(where, reading) for reading in message.energies),
         resources=_read_resources(where, message.resources),
@@ -139,7 +144,7 @@ def _read_reading(where: str, message: pb.Reading) -> EnergyReading:
         raise WireError(f"{where}: coverage = {coverage} is no part of a whole.")
     try:
         return EnergyReading(
-            rail=_text(where, "rail", message.rail),
+            rail=checked_text(where, "rail", message.rail),
             energy_j=message.energy_j if message.HasField("energy_j") else None,
             energy_err_j=_optional(where, "energy_err_j", message),
             provenance=Provenance(message.provenance),
@@ -148,8 +153,8 @@ def _read_reading(where: str, message: pb.Reading) -> EnergyReading:
             effective_hz=_not_negative(where, "effective_hz", message.effective_hz),
             coverage=coverage,
             max_gap_s=_not_negative(where, "max_gap_s", message.max_gap_s),
-            total_of=tuple(_text(where, "total_of", rail) for rail in message.total_of),
-            reason=_text(where, "reason", message.reason) if message.HasField("reason") else None,
+            total_of=tuple(checked_text(where, "total_of", rail) for rail in message.total_of),
+            reason=checked_text(where, "reason", message.reason) if message.HasField("reason") else None,
         )
     except ValueError as error:
         raise WireError(f"{where}: {error}.") from None
@@ -170,7 +175,7 @@ def _read_resources(where: str, message: pb.Resources) -> Resources:
         gpu_use=gpu_use,
         gpu_temperature_c=_temperature(where, "gpu_temperature_c", message),
         gpu_frequency_hz=_optional(where, "gpu_frequency_hz", message),
-        throttling=_text(where, "throttling", message.throttling) if message.HasField("throttling") else None,
+        throttling=checked_text(where, "throttling", message.throttling) if message.HasField("throttling") else None,
     )
 
 
@@ -194,7 +199,9 @@ def _read_attributes(where: str, messages: Mapping[str, pb.Attribute]) -> dict[s
         value: Attribute = getattr(messages[key], field)
         if isinstance(value, float) and not math.isfinite(value):
             raise WireError(f"{where}: the attribute {key!r:.80} is {value}; leave out what is unknown.")
-        attributes[_text(where, "attribute", key)] = _text(where, key, value) if isinstance(value, str) else value
+        attributes[checked_text(where, "attribute", key)] = (
+            checked_text(where, key, value) if isinstance(value, str) else value
+        )
     return attributes
 
 
@@ -208,7 +215,8 @@ def _not_negative(where: str, name: str, value: float) -> float:
     return value
 
 
-def _text(where: str, name: str, value: str) -> str:
+def checked_text(where: str, name: str, value: str) -> str:
+    """Raises WireError where it is longer than any text of a measurement."""
     if len(value) > MAX_TEXT_CHARS:
         raise WireError(f"{where}: {name} has {len(value)} characters; at most {MAX_TEXT_CHARS} are read.")
     return value

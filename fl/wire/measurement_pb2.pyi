@@ -104,3 +104,25 @@ class Attribute(_message.Message):
     double: float
     string: str
     def __init__(self, bool: bool = ..., int: _Optional[int] = ..., double: _Optional[float] = ..., string: _Optional[str] = ...) -> None: ...
+
+class Samples(_message.Message):
+    __slots__ = ("span_id", "start_ns", "rails")
+    SPAN_ID_FIELD_NUMBER: _ClassVar[int]
+    START_NS_FIELD_NUMBER: _ClassVar[int]
+    RAILS_FIELD_NUMBER: _ClassVar[int]
+    span_id: str
+    start_ns: int
+    rails: _containers.RepeatedCompositeFieldContainer[RailSamples]
+    def __init__(self, span_id: _Optional[str] = ..., start_ns: _Optional[int] = ..., rails: _Optional[_Iterable[_Union[RailSamples, _Mapping]]] = ...) -> None: ...
+
+class RailSamples(_message.Message):
+    __slots__ = ("rail", "t_ns", "value", "every")
+    RAIL_FIELD_NUMBER: _ClassVar[int]
+    T_NS_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    EVERY_FIELD_NUMBER: _ClassVar[int]
+    rail: str
+    t_ns: _containers.RepeatedScalarFieldContainer[int]
+    value: _containers.RepeatedScalarFieldContainer[float]
+    every: int
+    def __init__(self, rail: _Optional[str] = ..., t_ns: _Optional[_Iterable[int]] = ..., value: _Optional[_Iterable[float]] = ..., every: _Optional[int] = ...) -> None: ...

@@ -8,7 +8,6 @@ Bytes from the network are hostile until checked: no pickle, known dtypes only, 
 from __future__ import annotations
 
 import ast
-import io
 import math
 import re
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ DTYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", 
 
 _MAGIC = b"\x93NUMPY\x01\x00"
 _PREFIX_BYTES = len(_MAGIC) + 2
+_ALIGNMENT = 64  # of the data, as numpy writes it
 # What numpy's writer uses, and no more. Python's own tokenizer warns of much that it then refuses, such as `1or 2`, and
 # a warning is an exception or a line on stderr, as the program that uses us likes it.
 _LITERALS = re.compile(
@@ -47,10 +47,10 @@ def encode_header(array: Array) -> bytes:
         raise WireError(f"a tensor of dtype {array.dtype} cannot be sent.", remedy=f"Use one of {_known_dtypes()}.")
     if array.ndim > MAX_RANK:
         raise WireError(f"a tensor of rank {array.ndim} cannot be sent; at most {MAX_RANK} dimensions are.")
-    buffer = io.BytesIO()
-    header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
-    np.lib.format.write_array_header_1_0(buffer, header)
-    return buffer.getvalue()
+    shape = tuple(map(int, array.shape))
+    header = f"{{'descr': '{array.dtype.str}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    header += b" " * (-(_PREFIX_BYTES + len(header) + 1) % _ALIGNMENT) + b"\n"
+    return _MAGIC + len(header).to_bytes(2, "little") + header
 
 
 def encode_tensor(array: Array) -> bytes:
@@ -73,9 +73,10 @@ def decode_tensor(data: bytes | memoryview) -> Array:
         array = flat.reshape(shape[::-1]).T if is_fortran else flat.reshape(shape)
     except (ValueError, OverflowError) as error:
         raise WireError(f"a tensor has the impossible shape {shape}: {error}.") from None
-    native = array.astype(dtype.newbyteorder("="), copy=False)
-    native.flags.writeable = False
-    return native
+    if not dtype.isnative:
+        array = array.astype(dtype.newbyteorder("="))
+    array.flags.writeable = False
+    return array
 
 
 def decode_tensors(tensors: Sequence[bytes | memoryview]) -> tuple[Array, ...]:

@@ -1,1 +1,1 @@
-"""Workloads, one file each: the only place that imports torch."""
+"""Workloads, one file each: the only place that imports torch. `linear` does without."""

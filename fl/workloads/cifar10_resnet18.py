@@ -51,7 +51,7 @@ class Cifar10ResNet18(TorchWorkload):
     name = "cifar10-resnet18"
     defaults = Defaults(batch_size=32, lr=0.02, rounds=40)
     weight_decay = 5e-4
-    evaluation_batch = 500
+    evaluation_batch = 250
 
     def __init__(
         self, width: int = 64, per_class: int | None = None, device: str = "auto", precision: str = "auto"

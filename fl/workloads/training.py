@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from fl.messages import Array, Config, Scalar
-from fl.partition import held_out, partition
+from fl.partition import held_out, shard_of
 from fl.steps import steps
 from fl.workload import Defaults, NumPyClient, Partition
 from fl.workloads.model import build, get_arrays, initial_arrays, loss_and_accuracy, set_arrays
@@ -120,6 +120,12 @@ class TorchWorkload(ABC):
         set_arrays(self.name, model, parameters)
         return self.test(model, self._test)
 
+    def training_facts(self) -> dict[str, Scalar]:
+        """Properties of a client that go into its device record, where the workload chooses what to train on."""
+        if self.runtime is TorchWorkload.runtime:
+            return {}
+        return {"device.training": f"{self.runtime.device}, {'bfloat16' if self.runtime.is_bfloat16 else 'float32'}"}
+
     def build(self) -> nn.Module:
         """A model with memory on the device, and no values yet."""
         return build(self.model, self.runtime.device)
@@ -140,10 +146,7 @@ class TorchWorkload(ABC):
 
     def _shard(self, shard: int, how: Partition) -> Examples:
         data = self._data
-        shards = partition(data.train.labels.numpy(), how, data.domains)
-        if not 0 <= shard < len(shards):
-            raise UsageError(f"shard {shard}: the partition has shards 0 to {len(shards) - 1}.")
-        return data.train.at(torch.from_numpy(shards[shard]))
+        return data.train.at(torch.from_numpy(shard_of(data.train.labels.numpy(), how, shard, data.domains)))
 
     @cached_property
     def _data(self) -> Data:
@@ -181,7 +184,12 @@ class Trainer:
         self._runtime.finish()
 
     def get_properties(self, config: Config) -> dict[str, Scalar]:
-        return {"workload": self._workload.name, "shard": self._shard, "examples": len(self._examples)}
+        own: dict[str, Scalar] = {
+            "workload": self._workload.name,
+            "shard": self._shard,
+            "examples": len(self._examples),
+        }
+        return own | self._workload.training_facts()
 
     def get_parameters(self, config: Config) -> list[Array]:
         return get_arrays(self._model)

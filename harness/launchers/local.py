@@ -6,38 +6,60 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from fl.security import FOLDER_VARIABLE
+from harness.cgroups import sweep_stale_cgroups
 from harness.device import DeviceSpec
 from harness.launcher import DeviceCheck, JoinSpec
 from harness.launchers import tether
-from harness.quota import Quota, limit_cpu, sweep_stale_cgroups
+from harness.launchers.limits import MB, allowed_cores, missing_cores, read_limits, usable_cores
+from harness.memory_limit import MemoryLimit, limit_memory
+from harness.quota import Quota, limit_cpu
 from harness.spec import Table
 from profiler.errors import DeviceError
 
 # One thread each: libraries that guess from the number of cores would oversubscribe a machine with many clients.
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What holds one client back, and by what means: CPU, memory, cores (none: any)."""
+
+    quota: Quota | None = None
+    memory: MemoryLimit | None = None
+    cores: tuple[int, ...] = ()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {}
+        if self.quota is not None:
+            facts["cpu_limited_by"] = self.quota.by
+        if self.memory is not None:
+            facts["memory_limited_by"] = self.memory.by
+        if self.cores:
+            facts["pinned_to_cores"] = list(self.cores)
+        return facts
+
+    def release(self) -> None:
+        for limit in (self.quota, self.memory):
+            if limit is not None:
+                limit.release()
 
 
 class LocalSession:
     """One client process."""
 
-    def __init__(
-        self,
-        device: DeviceSpec,
-        process: subprocess.Popen[bytes],
-        quota: Quota | None,
-        core: int | None,
-        log_path: Path,
-    ) -> None:
+    def __init__(self, device: DeviceSpec, process: subprocess.Popen[bytes], limits: Limits, log_path: Path) -> None:
         self.device = device
         self.log_path = log_path
         self._process = process
-        self._quota = quota
-        self._core = core
+        self._limits = limits
+        self._has_told = False
 
     @property
     def pid(self) -> int | None:
@@ -45,27 +67,32 @@ class LocalSession:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        facts: dict[str, Any] = {"launcher": "local", "pid": self._process.pid, **self.device.options}
-        if self._quota is not None:
-            facts["cpu_limited_by"] = self._quota.by
-        if self._core is not None:
-            facts["pinned_to_core"] = self._core
-        return facts
+        return {"launcher": "local", "pid": self._process.pid, **self.device.options, **self._limits.facts}
 
     def exit_status(self) -> int | None:
-        return self._process.poll()
+        status = self._process.poll()
+        if status is not None:
+            self._tell_memory()
+        return status
+
+    def _tell_memory(self) -> None:
+        """Into the log, of which the end is shown: a SIGKILL alone does not say by whom."""
+        memory, limit_mb = self._limits.memory, self.device.options.get("memory_limit_mb")
+        if memory is not None and not self._has_told and memory.was_exceeded():
+            self._has_told = True
+            tell(self.log_path, f"ended for taking more than memory_limit_mb = {limit_mb} ({memory.by})")
 
     def settle(self) -> None:
         if self._process.poll() is not None:
             return
-        if self._core is not None:
-            pin(self._process.pid, self._core)
-        if self._quota is not None:
-            self._quota.attach(self._process.pid)
+        if self._limits.cores:
+            pin(self._process.pid, self._limits.cores)
+        if self._limits.quota is not None:
+            self._limits.quota.attach(self._process.pid)
 
     def stop(self, grace_s: float) -> None:
-        if self._quota is not None:
-            self._quota.lift()  # a stopped process would not see the signal, and a slow one takes long to end
+        if self._limits.quota is not None:
+            self._limits.quota.lift()  # a stopped process would not see the signal, and a slow one takes long to end
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -73,14 +100,14 @@ class LocalSession:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        if self._quota is not None:
-            self._quota.release()
+        self._tell_memory()
+        self._limits.release()
 
 
 class LocalLauncher:
     """Clients that fit onto single cores are pinned to them, so that they do not slow each other down.
 
-    Options of a device entry: `cpu_limit` (cores, such as 0.5; absent: no limit) and `threads` (default 1)."""
+    Options of a device entry: those of `harness.launchers.limits`."""
 
     shares_host: ClassVar[bool] = True
 
@@ -91,32 +118,30 @@ class LocalLauncher:
 
     @classmethod
     def read_options(cls, entry: Table) -> dict[str, Any]:
-        options: dict[str, Any] = {"threads": entry.take("threads", int, 1)}
-        entry.at_least("threads", options["threads"], 1)
-        cpu_limit: float | None = entry.take("cpu_limit", float, None)
-        if cpu_limit is not None:
-            entry.at_least("cpu_limit", cpu_limit, 0.05)
-            options["cpu_limit"] = cpu_limit
-        return options
+        return read_limits(entry)
 
     @classmethod
     def cores(cls, device: DeviceSpec) -> float:
-        threads, limit = float(device.options["threads"]), device.options.get("cpu_limit")
-        return threads if limit is None else min(threads, float(limit))
+        return allowed_cores(device.options)
 
     @classmethod
     def check(cls, device: DeviceSpec) -> DeviceCheck:
-        cpu_limit = device.options.get("cpu_limit")
-        if cpu_limit is None:
-            return DeviceCheck(True, "process on this host")
-        quota = limit_cpu(float(cpu_limit), f"check-{device.id}")
-        quota.release()
-        return DeviceCheck(True, f"process on this host, {cpu_limit:g} of a core by {quota.by}")
+        if absent := missing_cores(device.options):
+            return DeviceCheck(False, absent)
+        limits = _make_limits(device, f"check-{device.id}")
+        limits.release()
+        told = ["process on this host"]
+        if limits.quota is not None:
+            told.append(f"{device.options['cpu_limit']:g} of a core by {limits.quota.by}")
+        if limits.memory is not None:
+            told.append(f"{device.options['memory_limit_mb']} MB by {limits.memory.by}")
+        return DeviceCheck(True, ", ".join(told))
 
     def start(self, device: DeviceSpec, join: JoinSpec) -> LocalSession:
+        if absent := missing_cores(device.options):
+            raise DeviceError(f"{device.id}: {absent}.")
         log_path = self._log_dir / f"{device.id}.log"
-        cpu_limit = device.options.get("cpu_limit")
-        quota = None if cpu_limit is None else limit_cpu(float(cpu_limit), device.id)
+        limits = _make_limits(device, device.id, self._place(device))
         try:
             with log_path.open("ab") as log_file:
                 process = subprocess.Popen(
@@ -128,13 +153,36 @@ class LocalLauncher:
                     start_new_session=True,  # Ctrl-C is for the harness, which then stops its clients in order
                 )
         except OSError as error:
-            if quota is not None:
-                quota.release()
+            limits.release()
             raise DeviceError(f"{device.id}: cannot start a client: {error}.") from error
-        return LocalSession(device, process, quota, self._cores.place(device.id, self.cores(device)), log_path)
+        if limits.memory is not None:
+            limits.memory.attach(process.pid)  # at once: what it has before would not count
+        return LocalSession(device, process, limits, log_path)
+
+    def _place(self, device: DeviceSpec) -> tuple[int, ...]:
+        if chosen := device.options.get("cores"):
+            self._cores.take(chosen)
+            return tuple(chosen)
+        core = self._cores.place(device.id, self.cores(device))
+        return () if core is None else (core,)
 
     def close(self) -> None:
         pass
+
+
+def _make_limits(device: DeviceSpec, name: str, cores: tuple[int, ...] = ()) -> Limits:
+    cpu_limit, memory_limit_mb = device.options.get("cpu_limit"), device.options.get("memory_limit_mb")
+    return Limits(
+        quota=None if cpu_limit is None else limit_cpu(float(cpu_limit), name),
+        memory=None if memory_limit_mb is None else limit_memory(memory_limit_mb * MB, name),
+        cores=cores,
+    )
+
+
+def tell(log_path: Path, what: str) -> None:
+    """Add a line of ours to the log of a client that has ended."""
+    with contextlib.suppress(OSError), log_path.open("a", encoding="utf-8") as log_file:
+        log_file.write(f"fedmeter: {what}\n")
 
 
 class Cores:
@@ -153,22 +201,26 @@ class Cores:
             self._placed[device] = core
         return self._placed[device]
 
+    def take(self, cores: Iterable[int]) -> None:
+        """Cores that a device was given by name are not for others that are placed later."""
+        self._free.update(dict.fromkeys(self._free.keys() & set(cores), 0.0))
 
-def usable_cores() -> list[int]:
-    """The cores this process may run on; none where the system does not say."""
-    return sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
 
-
-def pin(pid: int, core: int) -> None:
-    """Keep a process on one core, all its threads; those they start later inherit it. Harmless where it has ended."""
+def pin(pid: int, cores: Iterable[int]) -> None:
+    """Keep a process on these cores, all its threads; those they start later inherit it. Harmless once ended."""
     if sys.platform == "linux":
         for thread in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(thread.name), {core})
+                os.sched_setaffinity(int(thread.name), cores)
+
+
+def thread_variables(threads: int) -> dict[str, str]:
+    """The environment that has libraries use so many threads, and not one a core."""
+    return dict.fromkeys(THREAD_VARIABLES, str(threads))
 
 
 def _environment(device: DeviceSpec, join: JoinSpec) -> dict[str, str]:
-    environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(device.options["threads"]))}
+    environment = {**os.environ, **thread_variables(device.options["threads"])}
     environment.pop(FOLDER_VARIABLE, None)
     return environment if join.tls is None else {**environment, FOLDER_VARIABLE: str(join.tls)}
 
@@ -178,11 +230,16 @@ def tethered(command: list[str]) -> list[str]:
     return [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), *command]
 
 
-def client_command(device: DeviceSpec, join: JoinSpec) -> list[str]:
-    """The command line of a Python client. Its power is metered from outside, by the host's meter."""
+def client_command(
+    device: DeviceSpec, join: JoinSpec, *, python: str = sys.executable, server: str | None = None, meter: str = "none"
+) -> list[str]:
+    """The command line of a Python client. On this machine its power is metered from outside, by the host's meter.
+
+    `server` is where it finds the server, by default from this machine.
+    """
     partition = join.partition
     values = {
-        "--server": _reachable(join.address),
+        "--server": server or reachable(join.address),
         "--device": device.id,
         "--workload": join.workload,
         "--shard": device.shard,
@@ -191,11 +248,11 @@ def client_command(device: DeviceSpec, join: JoinSpec) -> list[str]:
         "--alpha": partition.alpha,
         "--partition-seed": partition.seed,
         "--threads": device.options["threads"],
-        "--meter": "none",
+        "--meter": meter,
     }
     options = [f"{name}={_option_text(value)}" for name, value in join.workload_options.items()]
     return [
-        *(sys.executable, "-m", "fl.client"),
+        *(python, "-m", "fl.client"),
         *(str(part) for pair in values.items() for part in pair),
         *(part for option in options for part in ("--workload-option", option)),
     ]
@@ -205,7 +262,7 @@ def _option_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _reachable(address: str) -> str:
+def reachable(address: str) -> str:
     """Where a server that listens on every address is found from this machine, by a name in its certificate."""
     host, _, port = address.rpartition(":")
     return f"127.0.0.1:{port}" if host == "0.0.0.0" else f"[::1]:{port}" if host == "[::]" else address

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fl.calls import Exchange, TransportError
-from harness.device import DeviceGroup, DeviceSpec
+from harness.device import DeviceSpec
 from harness.device_model import assumptions, costs_of
 from harness.launcher import DeviceCheck, JoinSpec
 from harness.simulated_device import SimulatedSpec
@@ -151,11 +151,11 @@ class SimulatedLauncher:
         self._workers.clear()
 
 
-def profile_of(device: DeviceSpec | DeviceGroup) -> Device:
+def profile_of(device: DeviceSpec) -> Device:
     """Raises SpecError."""
     return load_device(str(device.options["profile"]))
 
 
-def scope_of(device: DeviceSpec | DeviceGroup) -> Scope:
+def scope_of(device: DeviceSpec) -> Scope:
     power = profile_of(device).power
     return Scope.DEVICE if power is None else power.scope

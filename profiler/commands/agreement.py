@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from profiler.accumulate import counter_difference
 from profiler.agreement import Counted, disagreements, largest_difference
 from profiler.clock import Clock
 from profiler.errors import SensorError
-from profiler.integrate import counter_difference
 from profiler.quantities import Rail, RailKind
 from profiler.sensor import Available, Probe, Sensor
 

@@ -6,10 +6,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from profiler.accumulate import Mark, RailAccumulator
 from profiler.clock import Clock
 from profiler.commands.child import Finished
 from profiler.commands.figures import Figures
-from profiler.integrate import GAP_PERIODS, Mark, RailAccumulator, between, total
+from profiler.integrate import GAP_PERIODS, between, total
 from profiler.quantities import EnergyReading
 from profiler.resources import ResourceReader
 from profiler.sampler import Sample, Sampler

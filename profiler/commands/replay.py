@@ -8,9 +8,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from profiler.accumulate import RailAccumulator
 from profiler.commands.figures import Figures, plain
 from profiler.commands.meter import PeakPower
-from profiler.integrate import GAP_PERIODS, RailAccumulator, integrate, total
+from profiler.integrate import GAP_PERIODS, integrate, total
 from profiler.sampler import Sample
 from profiler.sensor import Available
 from profiler.sensors.replay import Moment, read_recorded, read_trace

@@ -86,7 +86,8 @@ class RaplSensor:
         self._files: list[int] = []
         self._why: list[str | None] = []
         self._largest_uj: list[float] = []
-        self._moved: list[tuple[int, int]] = []  # each counter's last value, and since when it has been that
+        self._last_uj: list[int] = []  # each counter's last value, and since when it has been that
+        self._since_ns: list[int] = []
 
     def probe(self) -> Available | Unavailable:
         try:
@@ -113,7 +114,8 @@ class RaplSensor:
         if isinstance(outcome, Unavailable):
             raise SensorError(f"rapl: {outcome.reason}.", remedy=outcome.remedy)
         self._why = [None] * len(self._zones)
-        self._moved = [(-1, 0)] * len(self._zones)
+        self._last_uj = [-1] * len(self._zones)
+        self._since_ns = [0] * len(self._zones)
         self._largest_uj = [zone.range_uj + zone.unit_uj for zone in self._zones]
         try:
             for zone in self._zones:
@@ -127,6 +129,7 @@ class RaplSensor:
             raise SensorError("rapl: not open.", remedy="Call open() first.")
         now_ns = self._clock.monotonic_ns()
         values: list[float | None] = []
+        last_uj, largest_uj, since_ns, why = self._last_uj, self._largest_uj, self._since_ns, self._why
         for n, file in enumerate(self._files):
             try:
                 text = os.pread(file, 64, 0)
@@ -134,17 +137,12 @@ class RaplSensor:
                 text = b""
             # A whole number that has grown needs no second look; at ten readings a second code is cold, and few lines
             # cost half of what the careful way takes.
-            if (
-                text[-1:] == b"\n"
-                and text[:-1].isdigit()
-                and self._moved[n][0] < (uj := int(text)) <= self._largest_uj[n]
-            ):
-                self._moved[n] = (uj, now_ns)
-                self._why[n] = None
+            if text[-1:] == b"\n" and text[:-1].isdigit() and last_uj[n] < (uj := int(text)) <= largest_uj[n]:
+                last_uj[n], since_ns[n], why[n] = uj, now_ns, None
                 values.append(uj / 1e6)
             else:
                 values.append(self._read_j(n, self._zones[n], now_ns))
-        if all(value is None for value in values):
+        if values.count(None) == len(values):
             raise SensorError(f"rapl: no energy_uj below {self._powercap} can be read: {self._why[0]}.")
         return values
 
@@ -175,7 +173,7 @@ class RaplSensor:
             except OSError:
                 raise error from None
             return _read_uj(self._files[n], zone.has_newlines)
-        if energy_uj == self._moved[n][0] and os.fstat(self._files[n]).st_nlink == 0:  # as a copied tree's
+        if energy_uj == self._last_uj[n] and os.fstat(self._files[n]).st_nlink == 0:  # as a copied tree's
             self._reopen(n, zone)
             energy_uj = _read_uj(self._files[n], zone.has_newlines)
         return energy_uj
@@ -189,10 +187,9 @@ class RaplSensor:
         """Why a number is not taken for this zone's counter, if it is not."""
         if energy_uj > self._largest_uj[n]:
             return f"{zone.name}: {energy_uj} uJ are beyond its range"
-        last_uj, since_ns = self._moved[n]
-        if energy_uj != last_uj:
-            self._moved[n] = (energy_uj, now_ns)
-        elif now_ns - since_ns > _FROZEN_S * 1e9 and zone.kind in _NEVER_STILL:
+        if energy_uj != self._last_uj[n]:
+            self._last_uj[n], self._since_ns[n] = energy_uj, now_ns
+        elif now_ns - self._since_ns[n] > _FROZEN_S * 1e9 and zone.kind in _NEVER_STILL:
             return f"{zone.name}: frozen, its counter has stood still for more than {_FROZEN_S:g} s"
         return None
 

@@ -16,9 +16,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from profiler.accumulate import counter_difference
 from profiler.clock import Clock
 from profiler.errors import SensorError
-from profiler.integrate import counter_difference
 from profiler.quantities import Provenance, Rail, RailKind, Scope
 from profiler.sensor import Available, Unavailable
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from analysis.windows import FitWindow, Group, Windows, steps_started
 from fl.steps import StepControl
 from harness.cutoffs import find_cutoff, read_cutoffs
 from profiler.clock import FakeClock
+from profiler.quantities import Provenance
 from tests.fixtures.paper_tables import CPU, GPU, table_3
 from tests.fixtures.results_folder import Client, RunFolder, Task
 
@@ -153,6 +155,11 @@ def test_energy_is_what_communication_and_waiting_leave_over_power() -> None:
     one = made(fits("p", *[30.0] * 4, fit_j=120.0, beside_j=20.0), max_energy_j=100.0)["energy", "p"]
     assert one.tau_s == pytest.approx(20)
     assert one.inputs["power_w"] == pytest.approx(4)
+
+
+def test_modelled_joules_say_so() -> None:
+    windows = replace(fits("p", *[30.0] * 4, fit_j=120.0, beside_j=20.0), energy_provenance=Provenance.ESTIMATED)
+    assert "joules are estimated by a model" in made(windows, max_energy_j=100.0)["energy", "p"].note
 
 
 def test_a_budget_that_waiting_alone_exceeds_is_infeasible() -> None:

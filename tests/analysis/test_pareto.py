@@ -14,10 +14,11 @@ import pytest
 import analysis
 from analysis import pareto_table
 from analysis.configurations import EnergyKind
+from analysis.figures.pareto import save
 from analysis.load import load, rows
-from analysis.pareto import Analysis, analyse, figure, main
+from analysis.pareto import Analysis, analyse, main
 from analysis.runs import runs_table
-from profiler.errors import PreconditionError, UsageError
+from profiler.errors import UsageError
 from tests.fixtures.results_folder import RunFolder, Task
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -86,8 +87,8 @@ def test_json_is_one_object_and_the_same_as_the_file(tmp_path: Path, capsys: pyt
 def test_the_figure_is_the_same_for_the_same_results(tmp_path: Path) -> None:
     found = analysed(tmp_path, demo_tasks())
     first, second = tmp_path / "a.svg", tmp_path / "b.svg"
-    figure("pareto")(found, [first])
-    figure("pareto")(found, [second])
+    save(found, [first])
+    save(found, [second])
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -194,11 +195,6 @@ def test_points_beyond_the_reference_are_counted(tmp_path: Path) -> None:
     found = analyse(rows(runs_table(load([tmp_path]))), reference=(0.0, 10.0, 100.0))
     assert found.n_beyond_reference == 2
     assert found.hypervolume == pytest.approx(0.7 * 8 * 80 + 0.2 * 2 * 20)
-
-
-def test_an_unknown_figure_is_named() -> None:
-    with pytest.raises(PreconditionError, match="'pie'"):
-        figure("pie")
 
 
 def test_as_a_command_with_a_reader_that_leaves(tmp_path: Path) -> None:

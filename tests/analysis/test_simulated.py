@@ -12,7 +12,8 @@ import pytest
 
 from analysis import cutoff, pareto, pareto_table
 from analysis.configurations import Point, points
-from analysis.pareto import Analysis, analyse, figure
+from analysis.figures.pareto import save
+from analysis.pareto import Analysis, analyse
 from profiler.records import Row
 from tests.fixtures.paper_tables import runs
 from tests.fixtures.results_folder import Client, RunFolder, Task
@@ -42,7 +43,7 @@ def points_of(root: Path) -> list[Point]:
 
 
 def figure_text(analysis: Analysis, path: Path) -> str:
-    figure("pareto")(analysis, [path])
+    save(analysis, [path])
     return " ".join("".join(ET.parse(path).getroot().itertext()).split())
 
 

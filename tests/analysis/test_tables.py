@@ -149,6 +149,26 @@ def test_the_file_is_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert f"wrote {path}" in err
 
 
+def test_runs_of_the_tables_own_experiment_are_taken_before_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a folder of many runs the newest experiment that is made after the table is meant."""
+    for day, experiment, accuracy in ((1, "paper-table2a", 0.1), (2, "paper-table2a-small", 0.2), (3, "demo", 0.3)):
+        folder = RunFolder(tmp_path, f"2026112{day}T000000-aaaa", experiment=experiment)
+        folder.write([like_2a(accuracy=accuracy)])
+
+    def accuracy_of_e1(*arguments: str) -> tuple[float, str]:
+        assert main([str(tmp_path), "--like", "table2a", "--json", *arguments]) == 0
+        out, err = capsys.readouterr()
+        return json.loads(out)["rows"][0]["accuracy"]["ours"], err
+
+    newest, said = accuracy_of_e1()
+    assert newest == pytest.approx(0.2)
+    assert "of experiment paper-table2a-small alone; 2 runs of demo, paper-table2a are left out" in said
+    assert accuracy_of_e1("--where", "experiment=paper-table2a") == (pytest.approx(0.1), "")
+    assert accuracy_of_e1("--where", "experiment=demo") == (pytest.approx(0.3), "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -13,18 +13,42 @@ from collections.abc import Callable, Sequence
 
 from tabulate import tabulate
 
+from tests.bench.analysis import million, results, results_10m
 from tests.bench.figures import Figure
-from tests.bench.flower import flower, flower_100
-from tests.bench.metering import footprint, sampling, slowdown
+from tests.bench.flower import flower, flower_100, flower_1000
+from tests.bench.metering import footprint, sampling
 from tests.bench.peers import peers
+from tests.bench.prediction import prediction
+from tests.bench.simulation import simulation
+from tests.bench.slowdown import slowdown
 from tests.bench.speed import decoding, folding, fronts, importing
+from tests.bench.training import training
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
     bench.__name__: bench
-    for bench in (importing, sampling, footprint, slowdown, peers, folding, decoding, fronts, flower, flower_100)
+    for bench in (
+        importing,
+        sampling,
+        footprint,
+        slowdown,
+        peers,
+        folding,
+        decoding,
+        fronts,
+        million,
+        results,
+        results_10m,
+        simulation,
+        training,
+        flower,
+        flower_100,
+        flower_1000,
+        prediction,
+    )
 }
 
-LARGE = ("flower_100",)  # a hundred large models
+# a hundred large models, a thousand clients, 7 GB of results
+LARGE = ("flower_100", "flower_1000", "results_10m")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

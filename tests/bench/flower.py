@@ -59,6 +59,12 @@ def flower_100() -> list[Figure]:
     ]
 
 
+def flower_1000() -> list[Figure]:
+    """A thousand clients of 100 kB, none of them in trouble, beside Flower 1.32.1."""
+    python = python_with(PEERS[0])
+    return _servers(f"flwr {_version(python)}", python, 1000, "100k", {"s": "ratio <= 0.5"})
+
+
 def _servers(peer: str, python: Path, n_clients: int, model: str, goals: Mapping[str, str]) -> list[Figure]:
     ours = _served(OURS, "serve_ours", n_clients, model, ROUNDS)
     its = _served(python, "serve_flwr", n_clients, model, ROUNDS)
@@ -205,10 +211,11 @@ def _version(python: Path) -> str:
 
 
 def main() -> int:
-    """This bench alone: `python -m tests.bench.flower [flower_100]`."""
+    """This bench alone: `python -m tests.bench.flower [flower_100 | flower_1000]`."""
     from tabulate import tabulate
 
-    figures = flower_100() if "flower_100" in sys.argv[1:] else flower()
+    larger = {"flower_100": flower_100, "flower_1000": flower_1000}
+    figures = larger.get(next(iter(sys.argv[1:]), ""), flower)()
     print(tabulate([figure.cells() for figure in figures], headers="keys", disable_numparse=True))
     return 0
 

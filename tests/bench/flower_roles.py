@@ -23,8 +23,10 @@ from tests.bench import payload  # noqa: E402
 
 HUGE_BYTES = 2**31 - 1
 N_DISTINCT = 10  # updates that differ; more would be copies in memory that no processor's cache could tell apart
-FIT_INS, RECONNECT_INS = 4 << 3 | 2, 1 << 3 | 2  # the tags that a ServerMessage begins with
+# the tags that a ServerMessage begins with
+FIT_INS, RECONNECT_INS, PROPERTIES_INS = 4 << 3 | 2, 1 << 3 | 2, 2 << 3 | 2
 GOODBYE = b"\x0a\x02\x08\x04"  # DisconnectRes, reason ACK
+NO_PROPERTIES = b"\x12\x00"
 
 
 def tell(**figures: object) -> None:
@@ -164,9 +166,9 @@ async def _lean(port: int, n_clients: int, reply: bytes) -> None:
                     await stream.done_writing()
                     await stream.code()
                     return
-                if kind != FIT_INS:
+                if kind not in (FIT_INS, PROPERTIES_INS):
                     raise SystemExit(f"an instruction that begins with {kind}")
-                await stream.write(reply)
+                await stream.write(reply if kind == FIT_INS else NO_PROPERTIES)
 
     await asyncio.gather(*(one() for _ in range(n_clients)))
 

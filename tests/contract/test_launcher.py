@@ -6,12 +6,17 @@ import asyncio
 import os
 import signal
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
+from fl.in_process import InProcessServer
+from fl.messages import GetPropertiesIns
+from fl.proxy import ClientProxy
 from fl.server import Server
 from fl.workload import Partition
 from harness.device import DeviceSpec
@@ -20,20 +25,36 @@ from harness.launcher import JoinSpec, Launcher, launcher_class, log_tail
 from harness.launchers.local import Cores
 from harness.sessions import Sessions, dead_at_start
 from harness.spec import Table
+from harness.virtual_time import virtual_loop
 from profiler.errors import SpecError
+from tests.fixtures.sshd import Sshd, running_sshd
+from tests.harness.running import wait_until
 
 pytestmark = pytest.mark.serial
 
-LAUNCHERS = ["local"]
+T = TypeVar("T")
+
+LAUNCHERS = ["local", "simulated", "ssh"]
+OPTIONS: dict[str, dict[str, object]] = {"local": {"cpu_limit": 0.5}, "simulated": {"profile": "raspberry-pi-4"}}
 
 
 def make_device(name: str, id_: str = "a", **options: object) -> DeviceSpec:
-    read = launcher_class(name).read_options(Table(options, "fleet.toml [[device]]"))
+    read = launcher_class(name).read_options(Table(options or OPTIONS[name], "fleet.toml [[device]]"))
     return DeviceSpec(id_, name, "cpu", 0, options=read)
 
 
+@pytest.fixture(scope="module")
+def sshd() -> Iterator[Sshd]:
+    with running_sshd() as server:
+        yield server
+
+
 @pytest.fixture(params=LAUNCHERS)
-def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Launcher]]:
+def launcher(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, Launcher]]:
+    if request.param == "ssh":
+        monkeypatch.setitem(OPTIONS, "ssh", request.getfixturevalue("sshd").options)
     made = launcher_class(request.param)(tmp_path)
     yield request.param, made
     made.close()
@@ -43,20 +64,44 @@ def join(port: int) -> JoinSpec:
     return JoinSpec(f"127.0.0.1:{port}", "digits", Partition(shards=4))
 
 
+@asynccontextmanager
+async def joinable(name: str) -> AsyncIterator[tuple[JoinSpec, Callable[[], list[ClientProxy]]]]:
+    """What clients of a launcher join, and who has."""
+    if name != "simulated":
+        async with Server("127.0.0.1:0") as server:
+            yield join(server.port), server.proxies
+        return
+    held = InProcessServer()
+    yield replace(join(0), admit=held.admit), held.proxies
+    await held.close()
+
+
+def run(name: str, main: Coroutine[Any, Any, T]) -> T:
+    """In the kind of time that the launcher's clients live in."""
+    if name != "simulated":
+        return asyncio.run(main)
+    with virtual_loop() as loop:
+        return loop.run_until_complete(main)
+
+
 @pytest.mark.timeout(120)
 def test_a_client_joins_is_limited_and_ends(launcher: tuple[str, Launcher]) -> None:
     name, made = launcher
 
     async def life() -> None:
-        async with Server("127.0.0.1:0") as server:
-            sessions = Sessions({name: made}, join(server.port), lambda: {p.info.device for p in server.proxies()})
-            device = make_device(name, cpu_limit=0.5)
+        async with joinable(name) as (spec, proxies):
+            sessions = Sessions({name: made}, spec, lambda: {p.info.device for p in proxies()})
+            device = make_device(name)
             session = sessions.start(device)
             assert not sessions.is_dead("a")
             assert await sessions.wait_joined([device], 60) == {}
-            assert session.facts["cpu_limit"] == 0.5
-            if session.pid is not None and sys.platform == "linux":
-                core = session.facts["pinned_to_core"]
+            (proxy,) = proxies()
+            answer = await proxy.get_properties(GetPropertiesIns(), 30.0)
+            assert answer.result.properties["workload"] == "digits"
+            assert session.facts["launcher"] == name
+            if name == "local" and session.pid is not None and sys.platform == "linux":
+                assert session.facts["cpu_limit"] == 0.5
+                [core] = session.facts["pinned_to_cores"]
                 assert all(os.sched_getaffinity(int(t.name)) == {core} for t in tasks(session.pid))
             sessions.stop()
             assert session.exit_status() is not None
@@ -65,7 +110,7 @@ def test_a_client_joins_is_limited_and_ends(launcher: tuple[str, Launcher]) -> N
                 assert process_cpu_s(session.pid) is None
             session.stop(0.1)
 
-    asyncio.run(life())
+    run(name, life())
 
 
 def tasks(pid: int) -> list[Path]:
@@ -75,41 +120,69 @@ def tasks(pid: int) -> list[Path]:
 @pytest.mark.timeout(60)
 def test_a_client_that_is_killed_is_seen_and_told_how(launcher: tuple[str, Launcher]) -> None:
     name, made = launcher
-    sessions = Sessions({name: made}, join(1), set)
-    device = make_device(name)
-    session = sessions.start(device)
-    assert session.pid is not None
-    os.kill(session.pid, signal.SIGKILL)
-    failed = asyncio.run(sessions.wait_joined([device], 10))
+
+    async def life() -> tuple[dict[str, str], Path]:
+        async with joinable(name) as (spec, _):
+            sessions = Sessions({name: made}, spec, set)
+            device = make_device(name)
+            session = sessions.start(device)
+            os.kill(wait_until(lambda: session.pid or session.facts.get("remote_pid")), signal.SIGKILL)
+            failed = await sessions.wait_joined([device], 10)
+            sessions.stop()
+            return failed, session.log_path
+
+    failed, log_path = run(name, life())
     assert "killed by SIGKILL" in failed["a"]
-    assert str(session.log_path) in failed["a"]
+    assert str(log_path) in failed["a"]
     error = dead_at_start(failed)
     assert error.exit_code == 3
     assert "a" in str(error)
-    sessions.stop()
 
 
 def test_a_client_that_does_not_join_in_time_is_named(launcher: tuple[str, Launcher]) -> None:
     name, made = launcher
-    sessions = Sessions({name: made}, join(1), set)
-    device = make_device(name)
-    sessions.start(device)
-    began_s = time.monotonic()
-    failed = asyncio.run(sessions.wait_joined([device], 0.3))
-    assert time.monotonic() - began_s < 5
-    assert "did not join within 0.3 s" in failed["a"]
-    sessions.stop()
+
+    async def life() -> dict[str, str]:
+        async with joinable(name) as (spec, _):
+            sessions = Sessions({name: made}, spec, set)
+            device = make_device(name)
+            sessions.start(device)
+            failed = await sessions.wait_joined([device], 0.3)
+            sessions.stop()
+            return failed
+
+    assert "did not join within 0.3 s" in run(name, life())["a"]
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
-def test_options_are_checked(name: str) -> None:
-    with pytest.raises(SpecError, match=r"at least 0\.05"):
-        make_device(name, cpu_limit=0.01)
-    with pytest.raises(SpecError, match="'threads' must be a whole number"):
-        make_device(name, threads="many")
-    assert launcher_class(name).cores(make_device(name, cpu_limit=0.4)) == 0.4
-    assert launcher_class(name).cores(make_device(name, threads=2)) == 2
-    assert launcher_class(name).check(make_device(name, cpu_limit=0.4)).ok
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("local", {"cpu_limit": 0.01}, r"at least 0\.05"),
+        ("local", {"threads": "many"}, "'threads' must be a whole number"),
+        ("simulated", {"profile": "pi"}, "device profile 'pi' does not ship"),
+        ("simulated", {"profile": 4}, "'profile' must be a string"),
+        ("ssh", {"host": "-oProxyCommand=x"}, "no such thing"),
+    ],
+)
+def test_options_are_checked(name: str, options: dict[str, object], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        make_device(name, **options)
+
+
+@pytest.mark.timeout(60)
+def test_a_device_is_checked(launcher: tuple[str, Launcher]) -> None:
+    name, made = launcher
+    outcome = made.check(make_device(name))
+    assert outcome.ok
+    assert outcome.detail
+
+
+def test_cores_are_those_that_clients_of_this_host_can_use() -> None:
+    local, simulated = launcher_class("local"), launcher_class("simulated")
+    assert local.cores(make_device("local", cpu_limit=0.4)) == 0.4
+    assert local.cores(make_device("local", threads=2)) == 2
+    assert simulated.cores(make_device("simulated")) == 0
+    assert (local.shares_host, simulated.shares_host) == (True, False)
 
 
 def test_clients_are_placed_on_cores_by_first_fit() -> None:

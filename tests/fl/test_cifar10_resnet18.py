@@ -180,6 +180,13 @@ def test_bfloat16_is_taken_where_a_cpu_has_units_for_it(tmp_path: Path, flags: s
     assert choose_runtime("w", "cpu", "bfloat16", root) == Runtime("cpu", True)
 
 
+def test_a_client_tells_on_what_it_trains(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ROOT_VARIABLE, str(root))
+    for precision in ("float32", "bfloat16"):
+        client = Cifar10ResNet18(width=1, device="cpu", precision=precision).client(0, Partition())
+        assert client.get_properties({})["device.training"] == f"cpu, {precision}"
+
+
 def test_a_cpu_that_tells_nothing_stays_in_float32(tmp_path: Path) -> None:
     assert choose_runtime("w", "cpu", "auto", tmp_path) == Runtime("cpu", False)
 

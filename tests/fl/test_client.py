@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fl.client import main, start_client
 from fl.grpc_proxy import GrpcProxy
-from fl.messages import FitIns, Parameters
+from fl.messages import Config, FitIns, Parameters
 from fl.server import Server
+from fl.workload import load_workload
 from profiler.errors import DeviceError, PreconditionError, UsageError, WireError
 from tests.fl.clients import Unruly
+from tests.fl.command_line import fit_of_a_process
 from tests.fl.test_server import free_address
 
 START = Parameters((np.zeros(2, dtype=np.float32),))
@@ -132,35 +131,13 @@ def test_the_main_names_an_unknown_workload(caplog: pytest.LogCaptureFixture) ->
 
 @pytest.mark.parametrize("meter", ["auto", "none"])
 def test_the_main_trains_a_real_workload(meter: str) -> None:
-    from fl.workload import load_workload
-
-    async def test() -> tuple[int | None, str]:
-        async with Server() as server:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "fl.client", "--server", f"127.0.0.1:{server.port}", "--device", "pi-1"),
-                *("--workload", "digits", "--shard", "1", "--shards", "3", "--meter", meter),
-                cwd=Path(__file__).parents[2],
-                stderr=subprocess.PIPE,
-            )
-            try:
-                await server.wait_for({"pi-1"}, 60.0)
-                workload = load_workload("digits")
-                initial = Parameters(tuple(workload.initial_parameters(0)))
-                config = {"round": 1, "epochs": 1, "batch_size": 16, "lr": 0.05, "seed": 0, "telemetry": "full"}
-                answer = await server.proxies()[0].fit(FitIns(initial, config), 60.0)
-                await server.farewell()
-            finally:
-                if process.returncode is None:
-                    await asyncio.sleep(0.5)
-            _, log = await asyncio.wait_for(process.communicate(), 20.0)
-            [fit] = [span for span in answer.spans if span.name == "fit"]
-            assert fit.attributes["steps_done"] == fit.attributes["steps_planned"] == len(fit.steps_s) == 30
-            assert fit.attributes["stopped_by"] == "completed"
-            assert fit.resources.cpu_s is not None
-            assert fit.resources.cpu_s > 0
-            assert len(fit.energies) == 0 or meter == "auto"
-            return process.returncode, log.decode()
-
-    code, log = asyncio.run(test())
-    assert code == 0, log
+    config: Config = {"round": 1, "epochs": 1, "batch_size": 16, "lr": 0.05, "seed": 0, "telemetry": "full"}
+    words = ("--shard", "1", "--shards", "3", "--meter", meter)
+    answer, log = fit_of_a_process(load_workload("digits"), config, *words)
+    [fit] = [span for span in answer.spans if span.name == "fit"]
+    assert fit.attributes["steps_done"] == fit.attributes["steps_planned"] == len(fit.steps_s) == 30
+    assert fit.attributes["stopped_by"] == "completed"
+    assert fit.resources.cpu_s is not None
+    assert fit.resources.cpu_s > 0
+    assert len(fit.energies) == 0 or meter == "auto"
     assert ("energy" in log) == (meter == "auto")

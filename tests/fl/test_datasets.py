@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,7 +124,10 @@ def test_the_command_fetches_unpacks_and_says_where(
     assert capsys.readouterr().out == f"{folder}\n"
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == SMALL
     assert left_over(tmp_path) == [cifar10.FOLDER]
-    assert main(["cifar10", "--from", "/nothing", "--root", str(tmp_path)]) == 0  # is there, and whole
+    elsewhere = ["cifar10", "--from", "/nothing", "--root", str(tmp_path)]
+    assert main([*elsewhere, "--checksum", str(md5(ARCHIVE))]) == 0  # is there, and whole
+    assert main(elsewhere) == 3  # but it is not what was published
+    assert re.search(r"data_batch_1\.bin has the checksum md5:\w+, not md5:5dd7e06a14cb", capsys.readouterr().err)
 
 
 def test_the_command_fails_with_the_exit_codes_of_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,7 +179,11 @@ def test_nothing_there_says_the_command(tmp_path: Path) -> None:
         ("test_batch.bin", b"", "has 0 bytes"),
         ("test_batch.bin", bytes(10_001 * 3073), "not 1 to 10000 whole records"),
         ("data_batch_5.bin", bytes(3073) + b"\x0a" + bytes(3072), "record 1 has label 10, not 0 to 9"),
-        ("data_batch_1.bin", None, r"data_batch_1.bin cannot be read: No such file.*Remove it and run"),
+        (
+            "data_batch_1.bin",
+            None,
+            r"data_batch_1.bin cannot be read: No such.*Remove cifar-10-batches-bin and run",
+        ),
     ],
 )
 def test_a_damaged_folder_is_refused(tmp_path: Path, name: str, data: bytes | None, message: str) -> None:

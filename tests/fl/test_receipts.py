@@ -37,6 +37,21 @@ def test_the_devices_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyP
     assert ids(received.fresh("a", (span("1"),))) == ["1"], "the oldest was let go"
 
 
+def test_what_an_earlier_server_has_written_down_does_not_pass_again() -> None:
+    received = Receipts({"pi": [("0", 0), ("1", 0)]})
+    anew = SpanRecord("1", "fit", 77, 1.0)
+    assert received.fresh("pi", (span("1"), span("2"), anew)) == (span("2"), anew), "a client that began anew counts on"
+    assert ids(received.fresh("tx2", (span("1"),))) == ["1"]
+
+
+def test_what_a_device_measured_before_this_server_is_told_apart() -> None:
+    received = Receipts()
+    old, new = SpanRecord("1", "fit", 99, 1.0), SpanRecord("2", "fit", 100, 1.0)
+    assert received.since("pi", 100, (old, new)) == ((old,), (new,))
+    assert received.since("pi", 500, (new,)) == ((), (new,)), "its first instruction counts, not the latest"
+    assert received.since("tx2", 500, (new,)) == ((new,), ())
+
+
 def test_strays_are_taken_once_and_the_oldest_give_way() -> None:
     received = Receipts(max_kept_spans=5)
     received.keep(Stray("pi", "cpu", ()))

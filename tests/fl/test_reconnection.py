@@ -86,6 +86,7 @@ def test_a_process_without_a_name_gets_the_same_one_again(raw_clients: list[RawC
             for instance, name in (("one", "client-1"), ("two", "client-2"), ("one", "client-1")):
                 client = RawClient(server.port, None, instance)
                 raw_clients.append(client)
+                await answer_probes(client, n=1)
                 await server.wait_for({name}, 10.0)
                 told = await asyncio.to_thread(getattr, client, "metadata")
                 assert told[HEARTBEAT_KEY] == "12"
@@ -185,6 +186,7 @@ def test_farewell_to_one_that_is_stuck_in_a_call_is_bounded(raw_clients: list[Ra
         await server.start()
         client = RawClient(server.port)
         raw_clients.append(client)
+        await answer_probes(client, n=1)
         await server.wait_for(1, 10.0)
         with pytest.raises(ClientFailure, match="no answer"):
             await server.proxies()[0].fit(FitIns(START), 0.05)

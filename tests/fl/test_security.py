@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fl.admission import Access, JoinRates
-from fl.certificates import make
+from fl.certificates import add_devices, make
 from fl.client import JOIN, start_client
 from fl.messages import EvaluateRes, FitIns, FitRes, GetPropertiesRes, Parameters
 from fl.security import (
@@ -33,6 +33,7 @@ from fl.security import (
     ServerSecurity,
     bearer,
     check_binding,
+    client_folder,
     client_security,
     is_loopback,
     read_token,
@@ -201,6 +202,121 @@ def test_an_expired_certificate_is_refused_and_one_that_soon_will_be_is_told(
             read(made.folder, FakeClock(wall_epoch_s=end_s + 1))
 
 
+# --- one certificate a device -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def devices_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("security") / "tls", devices=["pi-1", "pi-2"]).folder
+
+
+def own(folder: Path, device: str) -> ClientSecurity:
+    return client_security(client_folder(folder, device))
+
+
+@needs_cryptography
+def test_each_device_has_its_own_certificate_and_there_is_none_for_all(devices_folder: Path) -> None:
+    from cryptography import x509
+
+    assert {path.name for path in devices_folder.iterdir()} == {CA, CA_KEY, SERVER, SERVER_KEY, TOKEN, "devices"}
+    for device in ("pi-1", "pi-2"):
+        folder = devices_folder / "devices" / device
+        assert {path.name for path in folder.iterdir()} == set(CLIENT_FILES)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+        certificate = x509.load_pem_x509_certificate((folder / CLIENT).read_bytes())
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert names.get_values_for_type(x509.UniformResourceIdentifier) == [f"fedmeter-device:{device}"]
+    assert own(devices_folder, "pi-1").key != own(devices_folder, "pi-2").key
+
+
+@needs_cryptography
+def test_a_device_joins_under_the_name_in_its_certificate_alone(devices_folder: Path) -> None:
+    async def test() -> None:
+        async with Server(access=Access(server_security(devices_folder))) as server:
+
+            async def told(device: str, security: ClientSecurity) -> grpc.StatusCode | None:
+                return await asyncio.to_thread(_told, server.port, device, security)
+
+            first, second = own(devices_folder, "pi-1"), own(devices_folder, "pi-2")
+            assert await told("pi-1", first) is None
+            assert await told("pi-2", first) is grpc.StatusCode.PERMISSION_DENIED, "a member that poses as another"
+            assert await told("pi-2", second) is None
+            mixed = ClientSecurity(first.root_certificates, first.certificate, second.key, first.token)
+            assert await told("pi-1", mixed) is grpc.StatusCode.UNAVAILABLE, "a certificate without its key"
+            no_token = ClientSecurity(first.root_certificates, first.certificate, first.key)
+            assert await told("pi-1", no_token) is grpc.StatusCode.UNAUTHENTICATED, "the token is asked for as before"
+
+    run(test())
+
+
+@needs_cryptography
+def test_a_device_can_be_added_later_and_nothing_else_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "tls"
+    assert main(["--init", str(folder), "--device", "pi-1", "--days", "90"]) == 0
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert main(["--init", str(folder), "--device", "pi-2"]) == 0
+    assert capsys.readouterr().out == f"{folder}/devices/pi-2\n"
+    assert {path: path.read_bytes() for path in before} == before
+    assert main(["--init", str(folder), "--device", "pi-3", "--device", "pi-2"]) == 3
+    assert "pi-2 is there already. Nothing was changed" in capsys.readouterr().err
+    assert not (folder / "devices" / "pi-3").exists()
+    assert main(["--init", str(folder), "--device", "pi-3", "--days", "9"]) == 2
+    assert [path.name for path in sorted((folder / "devices").iterdir())] == ["pi-1", "pi-2"]
+
+    async def test() -> None:
+        async with Server(access=Access(server_security(folder))) as server:
+            assert await asyncio.to_thread(_told, server.port, "pi-2", own(folder, "pi-2")) is None
+
+    run(test())
+
+
+@needs_cryptography
+def test_a_fleet_file_names_the_devices(tmp_path: Path) -> None:
+    fleet, folder = tmp_path / "fleet.toml", tmp_path / "tls"
+    entry = '[[device]]\nid = "pi-{n}"\ncount = 2\nprocessor = "cpu"\n'
+    fleet.write_text(f'name = "x"\n[server]\ntls = "{folder}"\n{entry}')
+    assert main([str(fleet), "--init", str(folder)]) == 0
+    fleet.write_text(f'name = "x"\n[server]\ntls = "{folder}"\n{entry.replace("2", "3")}')
+    assert main([str(fleet), "--init", str(folder)]) == 0
+    assert [path.name for path in sorted((folder / "devices").iterdir())] == ["pi-0", "pi-1", "pi-2"]
+
+
+@needs_cryptography
+def test_without_the_authority_nothing_is_added(tmp_path: Path) -> None:
+    folder = make(tmp_path / "tls", devices=["pi-1"]).folder
+    other = make(tmp_path / "other").folder
+    (folder / CA_KEY).write_bytes((other / CA_KEY).read_bytes())
+    with pytest.raises(PreconditionError, match=r"ca.key is not the key of ca.pem"):
+        add_devices(folder, ["pi-2"])
+    (folder / CA_KEY).unlink()
+    with pytest.raises(PreconditionError, match=r"authority cannot be read.*Put ca.pem and ca.key back"):
+        add_devices(folder, ["pi-2"])
+    assert [path.name for path in (folder / "devices").iterdir()] == ["pi-1"]
+
+
+@pytest.mark.parametrize("device", ["../pi", "", "a b", ".hidden", "x" * 129, "pi\n"])
+def test_an_id_that_is_none_gets_no_certificate(tmp_path: Path, device: str) -> None:
+    with pytest.raises(UsageError, match="is no device id"):
+        make(tmp_path / "tls", devices=["pi", device])
+    with pytest.raises(UsageError, match="named twice"):
+        make(tmp_path / "tls", devices=["pi", "pi"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_cryptography
+def test_a_client_finds_its_files_in_either_folder_or_is_told(folder: Path, devices_folder: Path) -> None:
+    assert client_folder(folder, "anything") == folder, "one certificate for all"
+    assert client_folder(devices_folder, "pi-1") == devices_folder / "devices" / "pi-1"
+    assert client_folder(devices_folder / "devices" / "pi-1", "pi-1").name == "pi-1", "as it was copied to the device"
+    for device in ("pi-9", ""):
+        with pytest.raises(PreconditionError, match=r"certificates of single devices, and none of.*--device"):
+            client_folder(devices_folder, device)
+
+
 # --- where plain text may go -----------------------------------------------------------------------------------------
 
 
@@ -271,7 +387,7 @@ def test_a_token_goes_in_plain_text_only_to_this_machine() -> None:
 
 
 def _told(port: int, device: str | None, security: ClientSecurity, host: str = "127.0.0.1") -> grpc.StatusCode | None:
-    """What a caller is told; None where it is asked the first question. Over TLS, with what it can show."""
+    """What a caller is told; None where ours is asked the first question. Over TLS, with what it can show."""
     credentials = grpc.ssl_channel_credentials(security.root_certificates, security.key, security.certificate)
     metadata = [(DEVICE_KEY, device)] if device else []
     if security.token is not None:
@@ -281,6 +397,9 @@ def _told(port: int, device: str | None, security: ClientSecurity, host: str = "
         call = channel.stream_stream(JOIN)(iter(open_end.get, None), metadata=metadata, timeout=20.0)
         try:
             next(call)
+            if device is None:
+                open_end.put(codec.encode_reply(GetPropertiesRes({})))
+                next(call)
         except grpc.RpcError as error:
             return error.code()
         finally:
@@ -438,7 +557,7 @@ def test_a_stream_whose_device_came_back_on_another_is_ended(raw_clients: list[R
 
 def test_a_reply_that_trickles_stalls_nobody_and_is_cut_off(raw_clients: list[RawClient]) -> None:
     async def test() -> None:
-        async with Server(limits=Limits(late_reply_s=0.6)) as server:
+        async with Server(limits=Limits(late_reply_s=0.6), access=Access(asks_names=False)) as server:
             slow = BareClient(server.port)
             await server.wait_for(1, 5.0)
             [proxy] = server.proxies()
@@ -465,6 +584,7 @@ def test_a_late_reply_that_comes_in_time_costs_nothing_more(raw_clients: list[Ra
         async with Server(limits=Limits(late_reply_s=0.4)) as server:
             client = RawClient(server.port)
             raw_clients.append(client)
+            await answer_probes(client, n=1)
             await server.wait_for(1, 5.0)
             [proxy] = server.proxies()
             with pytest.raises(ClientFailure, match="no answer within"):
@@ -526,6 +646,8 @@ def test_more_clients_than_there_are_places_are_refused_and_may_come_when_one_is
     async def test() -> None:
         async with Server(limits=Limits(clients=2)) as server:
             raw_clients.extend(RawClient(server.port) for _ in range(2))
+            for client in raw_clients:
+                await answer_probes(client, n=1)
             await server.wait_for(2, 5.0)
             raw_clients.append(RawClient(server.port))
             code, _ = await raw_clients[2].refused()
@@ -555,7 +677,7 @@ def test_giant_metadata_is_refused_before_it_is_a_client(raw_clients: list[RawCl
 
 def test_unasked_messages_end_the_stream_that_sends_them_and_no_other(raw_clients: list[RawClient]) -> None:
     async def test() -> None:
-        async with Server() as server:
+        async with Server(access=Access(asks_names=False)) as server:
             flood = RawClient(server.port)
             raw_clients.append(flood)
             for _ in range(1_000):
@@ -572,6 +694,7 @@ def test_two_answers_to_one_question_end_the_stream(raw_clients: list[RawClient]
         async with Server() as server:
             client = RawClient(server.port)
             raw_clients.append(client)
+            await answer_probes(client, n=1)
             await server.wait_for(1, 5.0)
             call = asyncio.ensure_future(server.proxies()[0].fit(FitIns(START), 5.0))
             await client.receive()
@@ -630,6 +753,7 @@ def test_long_strings_cost_the_call(raw_clients: list[RawClient]) -> None:
         async with Server() as server:
             client = RawClient(server.port)
             raw_clients.append(client)
+            await answer_probes(client, n=1)
             await server.wait_for(1, 5.0)
             [proxy] = server.proxies()
             for metrics in ({"x": "y" * 200_000}, {"x" * 2_000: 1}, {f"k{n}": n for n in range(10_001)}):
@@ -682,6 +806,7 @@ def test_measurements_of_late_replies_are_kept_in_bounds_and_the_loss_is_told(
         async with Server() as server:
             client = RawClient(server.port)
             raw_clients.append(client)
+            await answer_probes(client, n=1)
             await server.wait_for(1, 5.0)
             [proxy] = server.proxies()
             for _ in range(4):

@@ -90,17 +90,18 @@ async def answer_probes(client: RawClient, properties: Config | None = None, n: 
         client.send(codec.encode_reply(GetPropertiesRes(properties or {})))
 
 
-def test_a_foreign_client_is_numbered_and_not_probed(raw_clients: list[RawClient]) -> None:
+def test_a_foreign_client_is_asked_once_and_numbered(raw_clients: list[RawClient]) -> None:
     async def test() -> None:
         async with Server() as server:
             client = RawClient(server.port)
             raw_clients.append(client)
+            await answer_probes(client, n=1)
             await server.wait_for(1, 10.0)
             [proxy] = server.proxies()
             assert proxy.info == ClientInfo("client-1")
             call = asyncio.ensure_future(proxy.fit(FitIns(START, {"round": 1}), 10.0))
             ins = codec.decode_instruction(await client.receive())
-            assert isinstance(ins, FitIns), "its first instruction is a fit, as a Flower client expects"
+            assert isinstance(ins, FitIns), "nothing else is asked"
             client.send(codec.encode_reply(FitRes(ins.parameters, 3)))
             answer = await call
             assert answer.result.num_examples == 3
@@ -179,6 +180,7 @@ def test_an_unasked_reply_ends_the_connection(raw_clients: list[RawClient]) -> N
         async with Server() as server:
             client = RawClient(server.port)
             raw_clients.append(client)
+            await answer_probes(client, n=1)
             await server.wait_for(1, 10.0)
             client.send(codec.encode_reply(FitRes(START, 1)))
             code, details = await client.refused()
@@ -207,6 +209,7 @@ def test_hostile_replies_cost_the_call_or_only_their_measurement(
         async with Server() as server:
             client = RawClient(server.port)
             raw_clients.append(client)
+            await answer_probes(client, n=1)
             await server.wait_for(1, 10.0)
             [proxy] = server.proxies()
             call = asyncio.ensure_future(proxy.fit(FitIns(START), 10.0))
@@ -230,6 +233,7 @@ def test_a_message_above_the_bound_ends_the_call(raw_clients: list[RawClient]) -
         async with Server(max_message_bytes=10_000) as server:
             client = RawClient(server.port)
             raw_clients.append(client)
+            await answer_probes(client, n=1)
             await server.wait_for(1, 10.0)
             call = asyncio.ensure_future(server.proxies()[0].fit(FitIns(START), 10.0))
             await client.receive()
@@ -246,6 +250,7 @@ def test_farewell_is_bounded_by_time(raw_clients: list[RawClient]) -> None:
         await server.start()
         client = RawClient(server.port)
         raw_clients.append(client)
+        await answer_probes(client, n=1)
         await server.wait_for(1, 10.0)
         begin_s = time.monotonic()
         await server.farewell(0.3)
@@ -278,6 +283,7 @@ def test_a_late_client_is_let_finish_and_told_to_leave(raw_clients: list[RawClie
         await server.start()
         client = RawClient(server.port)
         raw_clients.append(client)
+        await answer_probes(client, n=1)
         await server.wait_for(1, 10.0)
         with pytest.raises(ClientFailure, match="no answer within"):
             await server.proxies()[0].fit(FitIns(START), 0.1)

@@ -65,6 +65,7 @@ class Phone(threading.Thread):
         if kind == "evaluate_ins":
             loss = float(np.frombuffer(message.evaluate_ins.parameters.tensors[0], "<f4").mean())
             return codec.encode_reply(EvaluateRes(loss, 30, {"accuracy": 0.5}))
+        assert kind == "reconnect_ins", f"a phone knows nothing of {kind}"
         return codec.encode_reply(DisconnectRes())
 
 

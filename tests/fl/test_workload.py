@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import subprocess
-import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl.messages import GetParametersIns
-from fl.server import Server
-from fl.workload import Option, parse_option
+from fl.client import main
+from fl.datasets import ROOT_VARIABLE
+from fl.workload import Option, load_workload, parse_option
 from profiler.errors import UsageError
+from tests.fixtures.data import made_cifar10, write_cifar10
+from tests.fl.command_line import fit_of_a_process
 
 
 @pytest.mark.parametrize(
@@ -53,25 +53,30 @@ def test_what_is_no_option_is_refused(text: str) -> None:
         parse_option(text)
 
 
-@pytest.mark.serial
-def test_the_client_of_a_command_line_takes_options() -> None:
-    async def test() -> list[tuple[int, ...]]:
-        async with Server() as server:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "fl.client", "--server", f"127.0.0.1:{server.port}", "--device", "pi-1"),
-                *("--workload", "digits", "--workload-option", "hidden=5", "--meter", "none"),
-                cwd=Path(__file__).parents[2],
-                stderr=subprocess.PIPE,
-            )
-            try:
-                await server.wait_for({"pi-1"}, 60.0)
-                answer = await server.proxies()[0].get_parameters(GetParametersIns(), 10.0)
-                await server.farewell()
-                _, log = await asyncio.wait_for(process.communicate(), 20.0)
-                assert process.returncode == 0, log
-            finally:
-                if process.returncode is None:
-                    process.kill()
-            return [array.shape for array in answer.result.parameters.arrays]
+def test_a_wrong_option_of_a_command_line_ends_it(caplog: pytest.LogCaptureFixture) -> None:
+    command = ["--server", "127.0.0.1:1", "--workload", "digits", "--meter", "none", "--workload-option"]
+    assert main([*command, "widht=8"]) == 2
+    assert "'widht'" in caplog.text
+    assert main([*command, "width"]) == 2
+    assert "KEY=VALUE" in caplog.text
 
-    assert asyncio.run(test()) == [(5, 64), (5,), (10, 5), (10,)]
+
+@pytest.mark.serial
+def test_a_client_of_a_command_line_trains_the_model_of_its_options() -> None:
+    words = ("--meter", "none", "--workload-option", "hidden=5")
+    answer, _ = fit_of_a_process(load_workload("digits", hidden=5), {}, *words)
+    assert [array.shape for array in answer.result.parameters.arrays] == [(5, 64), (5,), (10, 5), (10,)]
+
+
+@pytest.mark.serial
+def test_counters_and_running_statistics_travel_over_a_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cifar10(tmp_path, made_cifar10(n_train=200, n_test=20))
+    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))  # the client's process inherits it
+    workload = load_workload("cifar10-resnet18", width=2, device="cpu")
+    words = ("--meter", "none", "--workload-option", "width=2", "--workload-option", "device=cpu")
+    answer, _ = fit_of_a_process(workload, {"batch_size": 50}, *words)
+    arrays = answer.result.parameters.arrays
+    assert [int(array) for array in arrays if array.dtype == np.int64] == [4] * 20
+    assert np.isfinite(workload.evaluate(list(arrays))[0])

@@ -13,6 +13,7 @@ import pytest
 
 from harness.host import process_cpu_s
 from harness.meter import HostMeter, HostView, choose
+from harness.sample_files import SampleFile
 from profiler.clock import FakeClock, SystemClock
 from profiler.errors import PreconditionError
 from profiler.quantities import Provenance, Rail, RailKind, Scope
@@ -70,7 +71,7 @@ def test_without_a_sensor_energy_is_missing() -> None:
     idle, idle_s = asyncio.run(meter.measure_idle(0.01))
     assert meter.view(0).host(0, SECOND).reading.reason == "no sensor is available"
     assert (idle.energy_j, idle.reason, idle_s) == (None, "no sensor is available", 0.01)
-    assert meter.samples() == {"t_ns": [], "rail": [], "value": []}
+    assert meter.samples() == {name: [] for name, *_ in SampleFile.COLUMNS}
     meter.stop()
 
 

@@ -11,7 +11,7 @@ import pytest
 from fl.workload import Defaults
 from harness.cutoffs import read_cutoffs
 from harness.experiment import ExperimentSpec, load_experiment, parse_experiment, with_cutoffs
-from harness.fleet import FleetSpec, load_fleet
+from harness.fleet import FleetSpec, load_fleet, parse_fleet
 from harness.plan import make_plan
 from profiler.errors import SpecError
 from profiler.records import check_row
@@ -153,3 +153,89 @@ def test_mistakes_in_experiments(text: str, message: str) -> None:
 def test_cutoffs_make_fedavg_cutoff_and_leave_other_strategies_their_name() -> None:
     for name, becomes in (("fedavg", "cutoff"), ("fedprox", "fedprox")):
         assert with_cutoffs(experiment(f'[strategy]\nname = "{name}"\n'), ()).strategy == becomes
+
+
+PAIR = """name = "pair"
+[[device]]
+id = "gpu-{n}"
+count = 2
+processor = "gpu"
+[[device]]
+id = "cpu-{n}"
+count = 3
+processor = "cpu"
+first_shard = 0
+"""
+CASES = """rounds = 1
+[sweep]
+seeds = [1, 2]
+[[case]]
+processors = ["gpu"]
+[[case]]
+processors = ["cpu"]
+cutoffs = { "cpu" = 2.5 }
+[[case]]
+"""
+
+
+def test_each_case_has_its_own_devices_and_cutoffs() -> None:
+    pair = parse_fleet(PAIR, "pair.toml", cores=2)
+    tasks = make_plan(pair, experiment(CASES), DEFAULTS)
+    assert [(task.processors, task.clients, task.tau_s, task.seed) for task in tasks] == [
+        ({"gpu": 2}, 2, {}, 1),
+        ({"gpu": 2}, 2, {}, 2),
+        ({"cpu": 3}, 3, {"cpu": 2.5}, 1),
+        ({"cpu": 3}, 3, {"cpu": 2.5}, 2),
+        ({"cpu": 3, "gpu": 2}, 5, {}, 1),
+        ({"cpu": 3, "gpu": 2}, 5, {}, 2),
+    ]
+    assert {task.strategy for task in tasks} == {"fedavg", "cutoff"}
+    assert tasks[2].label == "E=1 C=3 tau=2.5s"
+    assert {task.partition["shards"] for task in tasks} == {3}, "the CPUs hold the data of the GPUs, and one shard more"
+    members = pair.members(tasks[2].clients, tasks[2].processors)
+    assert [(device.id, device.shard, device.number) for device in members] == [
+        ("cpu-0", 0, 2),
+        ("cpu-1", 1, 3),
+        ("cpu-2", 2, 4),
+    ]
+
+
+def test_clients_are_the_first_of_a_cases_processors() -> None:
+    pair = parse_fleet(PAIR, "pair.toml", cores=2)
+    spec = experiment(CASES.replace("[sweep]", "[sweep]\nclients = [2]"))
+    assert [task.processors for task in make_plan(pair, spec, DEFAULTS)[::2]] == [{"gpu": 2}, {"cpu": 2}]
+    with pytest.raises(SpecError, match=r"3 clients asked for, but pair\.toml has 2 devices of processor gpu"):
+        make_plan(pair, experiment(CASES.replace("[sweep]", "[sweep]\nclients = [3]")), DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[case]]\nprocessors = ["gpuu"]\n', "no processor 'gpuu', which a case asks for"),
+        ("[[case]]\nprocessors = [1]\n", "'processors' holds labels"),
+        ('[[case]]\nprocessor = ["gpu"]\n', "unknown key 'processor'"),
+        ('[[case]]\ncutoffs = { "gpu" = 1 }\n', "no cutoff for"),
+        ("[workload_options]\nwidth = [1]\n", "'width' must be text, a number, true or false"),
+        ("[simulation]\nsteps_per_epoch = 0\n", "steps_per_epoch must be at least 1"),
+    ],
+)
+def test_mistakes_in_cases_are_named(text: str, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        make_plan(parse_fleet(PAIR, "pair.toml", cores=2), experiment(text), DEFAULTS)
+
+
+def test_what_came_later_changes_an_id_only_where_it_says_something(fleet: FleetSpec) -> None:
+    plain = make_plan(fleet, experiment(""), DEFAULTS)[0]
+    ids = {make_plan(fleet, experiment(text), DEFAULTS)[0].id for text in ("", "[simulation]\nsteps_per_epoch = 5\n")}
+    assert ids == {plain.id}, "real devices are not simulated"
+    assert make_plan(fleet, experiment("[workload_options]\nhidden = 5\n"), DEFAULTS)[0].id != plain.id
+    assert make_plan(fleet, experiment(""), DEFAULTS, training=False)[0].id != plain.id
+
+
+@pytest.mark.parametrize("name", ["table2a", "table2b", "table3", "table2a-small", "table2b-small", "table3-small"])
+def test_the_papers_experiments_name_their_fleet(name: str) -> None:
+    spec, _ = load_experiment(f"paper-{name}")
+    assert spec.fleet is not None
+    tasks = make_plan(load_fleet(spec.fleet, cores=2), spec, DEFAULTS)
+    assert {task.rounds for task in tasks} == {20 if "2b" in name else 40}
+    assert len({task.seed for task in tasks}) == (3 if "small" in name else 1)

@@ -16,10 +16,13 @@ import pytest
 
 from fl.certificates import make
 from fl.security import CA, FOLDER_VARIABLE, TOKEN
+from fl.workload import load_workload
 from harness.device import DeviceSpec
-from harness.engine import message_bound
+from harness.engine import RunSpec, access, message_bound
+from harness.experiment import parse_experiment
 from harness.fleet import FleetSpec, parse_fleet
 from harness.launchers.foreign import ForeignLauncher
+from harness.plan import make_plan
 from harness.run import main
 from harness.sessions import Sessions
 from profiler.errors import SpecError
@@ -27,6 +30,7 @@ from tests.harness.running import Bench, environment, module, wait_until
 
 DEVICE = '[[device]]\nid = "a"\nprocessor = "cpu"\n'
 FOREIGN = '[[device]]\nid = "phone"\nprocessor = "pixel"\nforeign = true\n'
+_EXPERIMENT = parse_experiment('name = "x"\nworkload = "digits"\n', "x.toml")
 
 needs_entry_point = pytest.mark.skipif(
     not entry_points(group="fedmeter.launchers", name="foreign"), reason="installed before there were foreign devices"
@@ -71,6 +75,24 @@ def test_foreign_devices_beside_private_ones_need_a_port_of_their_own() -> None:
     with pytest.raises(SpecError, match='foreign_address = "HOST:PORT"'):
         parse(f'{text}[server]\ntls = "keys"\n')
     parse(f'{text}[server]\ntls = "keys"\nforeign_address = "127.0.0.1:0"\n')
+
+
+@needs_entry_point
+@pytest.mark.parametrize(
+    ("server", "phone", "expected"),
+    [
+        ("", "", True),
+        ("", 'tensors = "float32"\n', False),
+        ("asks_names = true\n", 'tensors = "float32"\n', True),
+        ("asks_names = false\n", "", False),
+    ],
+)
+def test_phones_with_raw_tensors_are_not_asked_for_names_unless_it_is_said(
+    server: str, phone: str, expected: bool
+) -> None:
+    fleet = parse(f'name = "x"\n[server]\n{server}{DEVICE}{FOREIGN}{phone}')
+    spec = RunSpec(fleet, _EXPERIMENT, make_plan(fleet, _EXPERIMENT, load_workload("digits").defaults))
+    assert access(spec).asks_names is expected
 
 
 def test_a_foreign_client_is_nobody_to_start_to_watch_or_to_end(tmp_path: Path) -> None:
@@ -122,7 +144,7 @@ def test_plain_text_to_others_is_refused_before_anything_is_made(
 @needs_entry_point
 @needs_cryptography
 def test_ours_and_a_foreign_client_train_over_tls_and_no_command_line_holds_a_secret(tmp_path: Path) -> None:
-    keys = make(tmp_path / "keys").folder
+    keys = make(tmp_path / "keys", devices=["a"]).folder
     token = (keys / TOKEN).read_text().strip()
     port = _free_port()
     bench = Bench(tmp_path)

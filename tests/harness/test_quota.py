@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.cgroups import sweep_stale_cgroups
 from harness.host import process_cpu_s
 from harness.launchers.local import tethered
-from harness.quota import CgroupQuota, DutyCycle, Quota, limit_cpu, sweep_stale_cgroups
+from harness.quota import CgroupQuota, DutyCycle, Quota, limit_cpu
 
 pytestmark = [pytest.mark.serial, pytest.mark.skipif(sys.platform != "linux", reason="quotas need Linux")]
 
@@ -57,12 +58,12 @@ def test_a_busy_loop_gets_its_part_of_a_core(make: object) -> None:
 
 @pytest.mark.parametrize("make", quotas())
 def test_a_process_whose_limit_is_lifted_runs_on(make: object) -> None:
-    quota: Quota = make(0.1, "lifted")  # type: ignore[operator]
+    quota: Quota = make(0.05, "lifted")  # type: ignore[operator]
     process = start(quota)
     try:
         time.sleep(0.2)
         quota.lift()
-        assert measured_cores(process.pid, 0.5) > 0.5
+        assert measured_cores(process.pid, 0.5) > 0.15  # also where others compete for the cores
     finally:
         process.kill()
         process.wait()

@@ -257,6 +257,16 @@ def test_what_answers_an_earlier_task_belongs_to_no_round() -> None:
     assert [row["round"] for row in stray_rows(began, late_reply(9, 0.25, 3), ConstantHost(), 2)] == [None, None]
 
 
+def test_what_was_measured_before_the_server_began_anew_belongs_to_no_round_of_it() -> None:
+    reading = EnergyReading("VDD_IN", 7.0, 0.2, Provenance.INTEGRATED, Scope.MODULE, coverage=1.0)
+    span = SpanRecord("old-fit", "fit", 0, 1.5, total=reading, attributes={"round": 2, "call": "fit"})
+    again = replace(result(2, CALLS), strays=(Stray("c", "gpu", (span,), is_from_before=True),))
+    rows = round_rows(context(), again, ConstantHost())
+    assert find(rows, span_id="old-fit")["round"] is None
+    assert find(rows, span_id="old-fit")["energy_j"] == 7.0
+    assert rows[-1]["energy_j"] == pytest.approx(24.0), "the round was done anew"
+
+
 def test_a_refused_update_leaves_a_failure_and_its_measurement() -> None:
     spans = (SpanRecord("b-refused", "fit", 11 * SECOND, 1.0, attributes={"round": 2, "call": "fit"}),)
     refused = CallRecord("b", "cpu", "fit", {}, None, "tensor 0 is not finite", spans)

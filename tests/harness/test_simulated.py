@@ -77,7 +77,8 @@ def write(folder: Path, *, cv: float = 0.1, rounds: int = 2, epochs: str = "[1, 
 
 
 def run(folder: Path, *arguments: object, output: str = "results") -> int:
-    fixed = ["fleet.toml", "--experiment", "experiment.toml", "-o", output, "--quiet"]
+    """With one process, for each takes seconds to start, unless the arguments say otherwise."""
+    fixed = ["fleet.toml", "--experiment", "experiment.toml", "-o", output, "--quiet", "--workers", "1"]
     return main([*fixed, *(str(argument) for argument in arguments)])
 
 
@@ -102,10 +103,10 @@ def without_wall_times(rows: list[Row]) -> list[Row]:
 
 def test_records_do_not_depend_on_the_number_of_workers(folder: Path) -> None:
     write(folder)
-    for workers in (1, 2, 3):
+    for workers in (1, 2):
         assert run(folder, "--workers", workers, output=f"by-{workers}") == 0
-    one, two, three = (without_wall_times(records(folder, f"by-{workers}")) for workers in (1, 2, 3))
-    assert one == two == three
+    one, two = (without_wall_times(records(folder, f"by-{workers}")) for workers in (1, 2))
+    assert one == two
     assert len(of(one, "round")) == 4
     assert run(folder, "--seeds", 2, output="other") == 0
     assert [row["time_s"] for row in of(records(folder, "other"), "round")] != [

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fl.checkpoint import Checkpoint
-from harness.store import Done, Store, cut_torn_line, new_run_id, open_for_resume
+from harness.store import MAX_LATEST_SPANS, Done, Store, cut_torn_line, new_run_id, open_for_resume
 from profiler.errors import PreconditionError, ResultsError, SpecError
 from profiler.records import Row, encode_line, read_lines
 
@@ -142,13 +142,37 @@ def test_a_checkpoint_with_pickles_is_refused(store: Store) -> None:
         store.read_checkpoint("t1", [np.zeros(1)])
 
 
+def columns(*times_ns: int, span_id: str | None = None) -> dict[str, list[object]]:
+    n = len(times_ns)
+    return {
+        "t_ns": list(times_ns),
+        "rail": ["p"] * n,
+        "value": [0.5] * n,
+        "span_id": [span_id] * n,
+        "every": [1] * n,
+    }
+
+
 def test_samples_are_parquet_with_units(store: Store) -> None:
-    store.write_samples("t1", 1, "host", {"t_ns": [1, 2], "rail": ["p", "p"], "value": [0.5, 0.6]})
-    store.write_samples("t1", 2, "host", {"t_ns": [], "rail": [], "value": []})
-    table = pq.read_table(store.folder / "samples" / "t1" / "host.parquet")
-    assert table.column("value").to_pylist() == [0.5, 0.6]
+    store.append_samples("t1", 1, "pi", columns(1, 2, span_id="a"))
+    store.append_samples("t1", 1, "pi", columns(3, span_id="b"))
+    store.append_samples("t1", 2, "host", columns())
+    folder = store.folder / "samples" / "t1"
+    assert not (folder / "pi.parquet").exists(), "a file that is there is whole"
+    store.close_samples()
+    table = pq.read_table(folder / "pi.parquet")
+    assert table.column("t_ns").to_pylist() == [1, 2, 3]
+    assert table.column("span_id").to_pylist() == ["a", "a", "b"]
     assert table.schema.field("t_ns").metadata[b"unit"] == b"ns"
-    assert (store.folder / "samples" / "t1" / "host.2.parquet").exists()
+    assert sorted(path.name for path in folder.iterdir()) == ["host.2.parquet", "pi.parquet"]
+
+
+def test_samples_are_kept_where_a_run_ends_in_mid_task(store: Store) -> None:
+    store.append_samples("t1", 1, "pi", columns(1))
+    store.close_samples()
+    store.append_samples("t1", 2, "pi", columns(2))
+    store.close_samples()
+    assert pq.read_table(store.folder / "samples" / "t1" / "pi.2.parquet").num_rows == 1
 
 
 def test_results_that_cannot_be_written_say_so(tmp_path: Path) -> None:
@@ -163,3 +187,13 @@ def test_late_replies_are_counted_by_task() -> None:
         span = {"kind": "span", "task": "t", "attempt": 1, "name": name, "span_id": name, "clock": clock}
         done.note({**span, "duration_s": 1.0, "status": "ok"})
     assert done.late == {"t": 2}
+
+
+def test_the_latest_spans_of_each_device_are_known_and_bounded() -> None:
+    done = Done()
+    for n in range(MAX_LATEST_SPANS + 5):
+        for device, clock in (("pi", "device"), ("pi", "server"), ("tx2", "device")):
+            span = {"kind": "span", "task": "t", "attempt": 1, "name": "fit", "device": device, "clock": clock}
+            done.note({**span, "span_id": f"{device}/{clock}", "start_ns": n, "duration_s": 1.0, "status": "ok"})
+    assert done.latest_spans.keys() == {"pi", "tx2"}
+    assert list(done.latest_spans["pi"]) == [("pi/device", n) for n in range(5, MAX_LATEST_SPANS + 5)]

@@ -70,6 +70,7 @@ def test_flower_clients_train_at_our_server(version: str, tls: bool, tmp_path: P
     history = serve(python, tmp_path, tls=tls, huge=huge)
     assert [result.round for result in history.rounds] == [1, 2, 3]
     assert [call.failure for result in history.rounds for call in result.calls] == [None] * 12
+    assert {call.device for result in history.rounds for call in result.calls} == {"board-10", "client-1"}
     assert history.parameters is not None
     weights, counter = history.parameters.arrays
     # 10 examples add 1 and 30 add 3, so a round adds (10 * 1 + 30 * 3) / 40; the integer counter stays an integer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from fl.wire.measurement import RECORD_KEY, decode_spans
+from fl.wire.samples import SAMPLES_KEY, decode_samples
+from tests.fixtures.powercap import Driver, build_tree
 from tests.interop.flower import (
     OURS,
     ROOT,
@@ -23,8 +26,10 @@ from tests.interop.flower import (
     running,
 )
 
+Told = dict[str, Any]
 
-def train(python: Path, folder: Path, *, tls: bool, mode: str, telemetry: str) -> dict[str, Any]:
+
+def train(python: Path, folder: Path, *, tls: bool, mode: str, telemetry: str, meter: Sequence[Path] = ()) -> Told:
     """Two rounds of Flower's server with two clients of ours; what its aggregation function got."""
     port, log = free_port(), folder / "server.log"
     if tls:
@@ -35,13 +40,13 @@ def train(python: Path, folder: Path, *, tls: bool, mode: str, telemetry: str) -
         clients = []
         for examples in (10, 30):
             out = folder / f"client-{examples}.log"
-            arguments = [port, examples, folder / "server.pem" if tls else "-"]
+            arguments = [port, examples, folder / "server.pem" if tls else "-", *meter]
             clients.append((stack.enter_context(running(OURS, SCRIPTS / "our_client.py", arguments, out)), out))
         for process, out in [(server, log), *clients]:
             finish(process, out)
     told = json.loads((folder / "captured.json").read_text())
     assert told["losses"] == pytest.approx([1.0, 2.0], abs=1e-5), log.read_text()[-3000:]
-    return dict(told)
+    return Told(told)
 
 
 @pytest.mark.timeout(700)
@@ -58,6 +63,23 @@ def test_measurements_pass_through_a_flower_server(version: str, tls: bool, tmp_
         [fit] = [span for span in spans if span.name == "fit"]
         assert len(fit.steps_s) == 10
         assert fit.duration_s == metrics["fit.duration_s"]
+
+
+@pytest.mark.timeout(700)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_samples_pass_through_a_flower_server_that_asks_for_them(version: str, tmp_path: Path) -> None:
+    python, root = flower_python(version, is_short=True), tmp_path / "root"
+    with Driver(build_tree(root), 20.0, dram_w=3.0):
+        told = train(python, tmp_path, tls=False, mode="capture", telemetry="samples", meter=[root])
+    for metrics in (metrics for calls in told["captured"] for _, metrics in calls):
+        data = base64.b64decode(metrics[SAMPLES_KEY]["bytes"])
+        assert len(data) <= 65_536
+        samples = decode_samples(data)
+        assert samples.span_id in {
+            span.span_id for span in decode_spans(base64.b64decode(metrics[RECORD_KEY]["bytes"]))
+        }
+        assert {"package-0", "dram-0"} <= {rail.rail for rail in samples.rails}
+        assert all(len(rail.t_ns) >= 2 for rail in samples.rails), "both edges at least"
 
 
 @pytest.mark.timeout(700)

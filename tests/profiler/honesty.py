@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from profiler.integrate import GAP_PERIODS, Mark, RailAccumulator, between, integrate
+from profiler.accumulate import Mark, RailAccumulator
+from profiler.integrate import GAP_PERIODS, between, integrate
 from profiler.quantities import EnergyReading
 from tests.profiler.rails import UNIT_J, counter_rail, power_rail
 from tests.profiler.synthetic import LoadKind, SensorClass, Span, draw_span

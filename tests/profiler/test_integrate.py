@@ -9,15 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.integrate import (
-    RailAccumulator,
-    between,
-    counter_difference,
-    error_bound,
-    integrate,
-    total,
-)
+from profiler.accumulate import RailAccumulator, counter_difference
+from profiler.integrate import between, integrate, total
 from profiler.quantities import EnergyReading, Provenance, Scope
+from profiler.uncertainty import error_bound
 from tests.profiler.rails import UNIT_J, WRAP_J, counter_rail, power_rail
 
 SECOND_NS = 1_000_000_000

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.integrate import RailAccumulator, between, integrate, total
+from profiler.accumulate import RailAccumulator
+from profiler.integrate import between, integrate, total
 from profiler.quantities import EnergyReading, Rail, Scope
 from tests.profiler.rails import UNIT_J, WRAP_J, counter_rail, power_rail
 

@@ -14,7 +14,7 @@ import profiler
 from profiler.errors import SpecError
 from profiler.published import COLUMNS, MAX_CHARS, Published, paper_table, published, read_published
 from profiler.spec import parse_toml
-from tests.fixtures.meters import device_data
+from tests.fixtures.data import device_data
 
 # Of no device: the page that gives it does not say on what it ran.
 _OF_NO_DEVICE = {"stm32-mnist"}

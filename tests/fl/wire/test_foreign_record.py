@@ -16,7 +16,9 @@ from fl.messages import FitIns, FitRes, Parameters, Scalar
 from fl.proxy import Answer, ClientInfo
 from fl.wire import codec
 from fl.wire.measurement import RECORD_KEY, decode_spans
+from fl.wire.samples import SpanSamples, decode_samples
 from harness.recorder import TaskContext, round_rows
+from profiler.kept_samples import RailSamples
 from profiler.quantities import Provenance
 from profiler.records import SpanRecord, check_row
 
@@ -57,6 +59,16 @@ def test_the_documents_bytes_are_the_documents_span() -> None:
     assert data == block(1, a_fit())
     assert len(data) == 22
     assert decode_spans(data) == (SpanRecord("7", "fit", 5000, 2.0),)
+
+
+def test_the_documents_samples_are_what_the_document_says() -> None:
+    [line] = re.findall(r"^    (0a 01 37 [0-9a-f ]+)$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    data = bytes.fromhex(line)
+    times = block(2, varint(0) + varint(2_000_000_000))  # zigzag: positive numbers are doubled
+    rail = block(1, b"battery") + times + block(3, struct.pack("<2d", 2.5, 2.5))
+    assert data == block(1, b"7") + varint(2 << 3) + varint(5000) + block(3, rail)
+    expected = RailSamples("battery", (5000, 1_000_005_000), (2.5, 2.5))
+    assert decode_samples(data) == SpanSamples("7", 5000, (expected,))
 
 
 def rows_of(record: bytes) -> list[dict[str, object]]:

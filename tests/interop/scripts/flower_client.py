@@ -1,6 +1,6 @@
 """A client as Flower's own documentation writes it: PORT EXAMPLES ROOT_CERTIFICATE|-  KIND (numpy or client).
 
-It checks the types that its config arrives with, and tells every type that there is.
+It checks the types that its config arrives with, and tells every type that there is. A NumPyClient tells a name.
 """
 
 import sys
@@ -24,6 +24,9 @@ def check(config):
 
 
 class Numpy(flwr.client.NumPyClient):
+    def get_properties(self, config):
+        return {"client_id": f"board-{EXAMPLES}", "cores": 4}
+
     def get_parameters(self, config):
         return [np.zeros((2, 3), dtype=np.float32), np.array(0)]
 

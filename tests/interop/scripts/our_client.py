@@ -1,11 +1,19 @@
-"""A client of ours: PORT EXAMPLES ROOT_CERTIFICATE|-. It trains two epochs of five steps."""
+"""A client of ours: PORT EXAMPLES ROOT_CERTIFICATE|- [ROOT]. It trains two epochs of five steps.
+
+With ROOT it is metered by what powercap counters lie below there.
+"""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 
 from fl import NumPyClient, start_client
 from fl.steps import steps
+from profiler.clock import SystemClock
+from profiler.sampler import Sampler
+from profiler.sensors.rapl import RaplSensor
+from profiler.span import Profiler
 
 PORT, EXAMPLES, CERTIFICATE = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 
@@ -25,4 +33,5 @@ class Client(NumPyClient):
 
 
 tls = {"insecure": True} if CERTIFICATE == "-" else {"root_certificates": CERTIFICATE}
-start_client(server_address=f"localhost:{PORT}", client=Client(), max_wait_time=30.0, **tls)
+profiler = Profiler([Sampler(RaplSensor(Path(root), SystemClock())) for root in sys.argv[4:]])
+start_client(server_address=f"localhost:{PORT}", client=Client(), profiler=profiler, max_wait_time=30.0, **tls)

@@ -1,0 +1,106 @@
+"""tables/*.parquet of a run folder: derived from its records, and read in their place while they are up to date.
+
+Each file carries the names, sizes and modification times of what it was made of. Where one of them differs, as after
+a resumed run or a copy that does not keep times, the tables are not used. They can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from analysis.files import appearing
+from analysis.idle import IdlePower
+from analysis.parquet import as_rows, as_table, table_schema
+from analysis.run_records import Run, RunRecords, stream_spans
+from analysis.spans import ALL_SPANS, REPEATED, SpanSelection
+from profiler.records import SCHEMA_VERSION
+
+KINDS = ("span", "round", "failure", "task")
+_FORMAT = 1
+_BATCH_ROWS = 1 << 17
+_SOURCE, _WARNINGS, _IDLE = b"fedmeter.source", b"fedmeter.warnings", b"fedmeter.idle"
+
+
+def source(folder: Path) -> bytes:
+    """What the tables of a run folder are made of."""
+    files = [folder / name for name in ("run.json", "plan.jsonl", "end.json")]
+    files += sorted((folder / "records").glob("*.jsonl"))
+    told = [[str(path.relative_to(folder)), *_size_and_time(path)] for path in files]
+    return json.dumps([_FORMAT, SCHEMA_VERSION, told]).encode()
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    if not path.is_file():
+        return -1, 0
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _path(folder: Path, kind: str) -> Path:
+    return folder / "tables" / f"{kind}s.parquet"
+
+
+def write(run: Run, made_of: bytes, read: RunRecords) -> list[Path]:
+    """Write all tables of a run, the tasks last; spans go through memory a batch at a time. Raises OSError."""
+    _write(run.path, "span", stream_spans(run, read, ALL_SPANS), {_SOURCE: made_of})
+    for kind, records in (("round", read.rounds), ("failure", read.failures)):
+        _write(run.path, kind, iter([as_table(kind, records)]), {_SOURCE: made_of})
+    idle = {meter: asdict(power) for meter, power in read.idle.items()}
+    told = {_SOURCE: made_of, _WARNINGS: json.dumps(read.warnings).encode(), _IDLE: json.dumps(idle).encode()}
+    _write(run.path, "task", iter([as_table("task", read.tasks)]), told)
+    return [_path(run.path, kind) for kind in KINDS]
+
+
+def _write(folder: Path, kind: str, tables: Iterator[pa.Table], told: Mapping[bytes, bytes]) -> None:
+    schema = table_schema(kind)
+    schema = schema.with_metadata({**schema.metadata, **told})
+    with appearing(_path(folder, kind)) as file, pq.ParquetWriter(file, schema) as writer:
+        for table in tables:
+            writer.write_table(table.cast(schema))
+
+
+def read(folder: Path, selection: SpanSelection) -> RunRecords | None:
+    """What `read_run` would give, from up-to-date tables; None where there are none, or others than we write."""
+    if not all(_path(folder, kind).is_file() for kind in KINDS):
+        return None
+    made_of = source(folder)
+    try:
+        schemas = {kind: pq.read_schema(_path(folder, kind)) for kind in KINDS}
+        usable = all(
+            schema.equals(table_schema(kind)) and (schema.metadata or {}).get(_SOURCE) == made_of
+            for kind, schema in schemas.items()
+        )
+        return _read(folder, schemas["task"].metadata, selection) if usable else None
+    except (pa.ArrowInvalid, OSError):  # a torn file, or none of Parquet's
+        return None
+
+
+def _read(folder: Path, told: Mapping[bytes, bytes], selection: SpanSelection) -> RunRecords:
+    plain = {kind: as_rows(kind, pq.read_table(_path(folder, kind))) for kind in ("task", "round", "failure")}
+    return RunRecords(
+        tasks=plain["task"],
+        rounds=plain["round"],
+        failures=plain["failure"],
+        spans=list(_spans(_path(folder, "span"), selection)) if selection.kept else [],
+        idle={meter: IdlePower(**power) for meter, power in json.loads(told[_IDLE]).items()},
+        warnings=json.loads(told[_WARNINGS]),
+    )
+
+
+def _spans(path: Path, selection: SpanSelection) -> Iterator[pa.Table]:
+    """The selected spans a batch at a time, so that what is not wanted never fills the memory."""
+    columns = [*selection.kept, *({"name"} - set(selection.kept) if selection.names is not None else ())]
+    with pq.ParquetFile(path, read_dictionary=[name for name in REPEATED if name in columns]) as file:
+        for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
+            table = pa.table(batch)
+            if selection.names is not None:
+                table = table.filter(pc.is_in(table["name"], pa.array(sorted(selection.names))))
+            if len(table):
+                yield table.select(list(selection.kept))
