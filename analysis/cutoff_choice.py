@@ -12,7 +12,8 @@ import numpy as np
 
 from analysis import fronts
 from analysis.cutoff_curves import AccuracyModel, Candidate, Curve
-from analysis.cutoff_resampling import ENOUGH_UNITS, Pool, Weights, bootstrap_intervals, weakest_pool
+from analysis.cutoff_intervals import rule_intervals
+from analysis.cutoff_resampling import ENOUGH_UNITS, Pool, Weights, weakest_pool
 from analysis.cutoff_rules import KINDS, Limits, Problem, Rules, expected_round_s, is_feasible, rule_name
 from analysis.stats import Interval, Values
 from analysis.windows import Group, Windows
@@ -102,7 +103,7 @@ class _Group:
     def cutoffs(self) -> list[Cutoff]:
         asked = [kind for kind in KINDS if not self._unasked(kind)]
         made = [self._cutoff(kind, processor) for kind in asked for processor in self._problem.by_processor]
-        intervals, pools = self._intervals()
+        intervals, pools = rule_intervals(self._problem, self._taus_s)
         return [self._with_expectation(self._with_interval(one, intervals, pools), made) for one in made]
 
     def _unasked(self, kind: str) -> bool:
@@ -298,17 +299,6 @@ class _Group:
         return float(curve.accuracies[0, -1]) - _one(curve.accuracy_at(np.array([tau_s])))
 
     # How sure, and what a round takes
-
-    def _intervals(self) -> tuple[dict[str, Interval | None], Mapping[str, Pool]]:
-        """Of the reduced fits, moved to the estimate of all of them."""
-        rules, pools = Rules.to_resample(self._problem, np.random.default_rng(0))
-        found = bootstrap_intervals(pools, rules.estimate, rules.needs())
-        reduced = rules.estimate(rules.weights())
-        moved: dict[str, Interval | None] = {}
-        for name, interval in found.items():
-            by_s = self._taus_s[name] - _one(reduced[name])
-            moved[name] = interval and (max(0.0, interval[0] + by_s), max(0.0, interval[1] + by_s))
-        return moved, pools
 
     def _with_interval(
         self, one: Cutoff, intervals: Mapping[str, Interval | None], pools: Mapping[str, Pool]

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
-import numpy as np
-
-from analysis.cutoff_resampling import ENOUGH_UNITS, bootstrap_intervals
+from analysis.cutoff_intervals import rule_intervals
+from analysis.cutoff_resampling import ENOUGH_UNITS
 from analysis.cutoff_rules import Rules
 from analysis.stats import Interval
 from tests.fixtures.cutoff_experiments import drawn, true_taus_s
@@ -26,8 +25,10 @@ WATCHED = ("parity slow", "time slow", "energy slow", "joint fast", "accuracy sl
 
 def intervals(seed: int, n_runs: int) -> dict[str, Interval | None]:
     """Of every rule, in one experiment."""
-    rules, pools = Rules.to_resample(drawn(seed, n_runs), np.random.default_rng(seed))
-    return bootstrap_intervals(pools, rules.estimate, rules.needs(), seed=seed)
+    problem = drawn(seed, n_runs)
+    rules = Rules.of_all(problem)
+    taus_s = {name: float(tau_s[0]) for name, tau_s in rules.estimate(rules.weights()).items()}
+    return rule_intervals(problem, taus_s, seed=seed)[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
