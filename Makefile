@@ -46,7 +46,7 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
 
-# Twenty minutes of metering at 100 Hz: does it grow?
+# Long runs, among them 500 experiments on intervals of cutoffs and twenty minutes of metering at 100 Hz: does it grow?
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak
 

@@ -1,8 +1,8 @@
 """Configurations: what somebody can choose (E, C, cutoffs, ...), with what it cost, replicates aggregated.
 
 A configuration is a task's parameters less the seed, and the clock: simulated runs are no replicates of measured ones.
-Nor are cost-only runs, which train nothing, of those that train. Cutoffs that are derived (parity, knee, accuracy) do
-not split configurations, since every replicate measures its τ anew; fixed ones do.
+Nor are cost-only runs, which train nothing, of those that train. Cutoffs that are derived (parity, knee, accuracy, ...)
+do not split configurations, since every replicate measures its τ anew; fixed ones do.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ENERGY_COLUMNS: Mapping[EnergyKind, tuple[str, str]] = {
     "net": ("energy_net_j", "energy_net_err_j"),
     "fit": ("energy_fit_j", "energy_fit_err_j"),
 }
-DERIVED_KINDS = ("parity", "knee", "accuracy")
+DERIVED_KINDS = ("parity", "knee", "accuracy", "time", "energy", "joint", "recommended")
 PARAMETERS = (*(column.name for column in KINDS["task"] if column.name not in ("task", "seed")), "clock")
 # Always in a label; the others only where they differ between the points shown.
 _ALWAYS_LABELLED = ("epochs", "clients", "cutoffs")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.cutoff import AccuracyModel, Cutoff, cutoffs, main
+from analysis.cutoff import AccuracyModel, Cutoff, Limits, cutoffs, main
 from analysis.windows import FitWindow, Group, Windows
 from tests.fixtures.results_folder import Client, RunFolder, Task
 
@@ -24,11 +24,15 @@ def windows(processor: str, *values: tuple[float, float | None], steps: int | No
 
 
 def one_group(
-    *processors: Windows, epochs: int = 10, model: AccuracyModel | None = None, **options: object
+    *processors: Windows,
+    epochs: int = 10,
+    model: AccuracyModel | None = None,
+    reference: str | None = None,
+    **limits: float,
 ) -> list[Cutoff]:
     models = {} if model is None else {("digits", 16): model}
     group = {Group("digits", epochs, 16): {windows.processor: windows for windows in processors}}
-    return cutoffs(group, models, **options)
+    return cutoffs(group, models, reference=reference, limits=Limits(**limits))
 
 
 def of_kind(made: list[Cutoff], kind: str) -> dict[str, Cutoff]:
