@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar
@@ -91,7 +91,7 @@ class SharedEncoding:
         self.decoding = asyncio.Semaphore(MAX_DECODING)
         self._parameters: Parameters | None = None
         self._part: asyncio.Future[bytes] | None = None
-        self._messages: dict[bytes, bytes] = {}
+        self._messages: dict[Hashable, bytes] = {}
 
     async def message(self, ins: Instruction) -> bytes:
         """Raises WireError as `codec.encode_instruction`."""
@@ -99,14 +99,14 @@ class SharedEncoding:
             return codec.encode_instruction(ins)
         part = await self._encoded(ins.parameters)
         encode = codec.encode_fit_ins if isinstance(ins, FitIns) else codec.encode_evaluate_ins
-        key = encode(b"", ins.config)
         if self._parameters is not ins.parameters:  # newer ones came while these were encoded
             return encode(part, ins.config)
-        if key not in self._messages:
+        key = _key(ins)
+        if (message := self._messages.get(key)) is None:
             if len(self._messages) >= MAX_CACHED_MESSAGES:
                 self._messages.clear()
-            self._messages[key] = encode(part, ins.config)
-        return self._messages[key]
+            message = self._messages[key] = encode(part, ins.config)
+        return message
 
     async def _encoded(self, parameters: Parameters) -> bytes:
         if self._part is None or self._parameters is not parameters:
@@ -114,7 +114,16 @@ class SharedEncoding:
             self._parameters = parameters
             self._part = None
             self._part = asyncio.ensure_future(off_loop(parameters.n_bytes, _encoded_anew, parameters))
-        return await asyncio.shield(self._part)
+        return self._part.result() if self._part.done() else await asyncio.shield(self._part)
+
+
+def _key(ins: FitIns | EvaluateIns) -> Hashable:
+    """What tells apart what is sent as different bytes: to Python 1, 1.0 and True are equal, and so are 0.0 and -0.0."""
+    return type(ins), tuple((key, type(value), _told_apart(value)) for key, value in ins.config.items())
+
+
+def _told_apart(value: object) -> Hashable:
+    return value if isinstance(value, (int, str, bytes)) else repr(value)
 
 
 def _encoded_anew(parameters: Parameters) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
 from fl.calls import CallingProxy, Exchange, SharedEncoding, TransportError
@@ -28,7 +27,7 @@ class StreamTransport:
         self._transfers = transfers or Transfers()
         self._reply: asyncio.Future[tuple[bytes, int]] | None = None  # from the moment in which sending begins
         self._sent_ns = 0
-        self._writing: asyncio.Task[None] | None = None
+        self._sending: asyncio.Task[object] | None = None  # whoever is within a write
         self._ending: asyncio.Task[None] | None = None
         self._lost: str | None = None
 
@@ -40,38 +39,46 @@ class StreamTransport:
         if self._lost is not None:
             raise TransportError(self._lost)
         reply: asyncio.Future[tuple[bytes, int]] = asyncio.get_running_loop().create_future()
-        self._writing = writing = asyncio.create_task(self._write(data, reply))
-        writing.add_done_callback(partial(self._written, reply))
         try:
+            failure = await self._send(data, reply)
+            if failure is not None and not reply.done():
+                raise TransportError(failure)  # nobody will answer what was not sent
             answer, received_ns = await reply
-            if not writing.done():
-                # A reply may overtake the end of its request's write, and gRPC takes one write at a time.
-                await asyncio.wait({writing})
         finally:
-            writing.cancel()
-            self._reply = self._writing = None
+            self._reply = None
         return Exchange(answer, self._sent_ns, received_ns)
 
-    async def _write(self, data: bytes, reply: asyncio.Future[tuple[bytes, int]]) -> None:
-        """A task of its own: where a stream breaks, gRPC may let a write hang."""
-        async with self._transfers.slot(len(data)):
-            limit_s = longest_s(len(data))
-            reason = f"the client did not take {len(data)} bytes within {limit_s:.0f} s"
-            timer = asyncio.get_running_loop().call_later(limit_s, self._give_up, reason)
-            self._reply = reply
-            self._sent_ns = self._clock.monotonic_ns()
-            try:
-                await self._context.write(data)
-            finally:
-                timer.cancel()
+    async def _send(self, data: bytes, reply: asyncio.Future[tuple[bytes, int]]) -> str | None:
+        """Why it could not be sent; None where it was.
 
-    def _written(self, reply: asyncio.Future[tuple[bytes, int]], writing: asyncio.Task[None]) -> None:
-        """Nobody will answer what was not sent."""
-        error = None if writing.cancelled() else writing.exception()
-        if not reply.done() and (writing.cancelled() or error is not None):
-            reply.set_exception(TransportError(self._lost or f"the connection broke while sending: {error}"))
+        A reply may overtake the end of its request's write, and gRPC takes one write at a time: so this waits for the
+        end. Where a stream breaks, gRPC may let a write hang: `break_off` cancels the task that is in it.
+        """
+        self._sending = asyncio.current_task()
+        try:
+            async with self._transfers.slot(len(data)):
+                self._reply = reply
+                await self._write(data)
+        except asyncio.CancelledError:
+            if self._lost is None:  # it was not `break_off`
+                raise
+            return self._lost
+        except Exception as error:  # noqa: BLE001  the boundary to gRPC: many kinds say that a stream is gone
+            return self._lost or f"the connection broke while sending: {error}"
+        finally:
+            self._sending = None
+        return None
 
-    def _give_up(self, reason: str) -> None:
+    async def _write(self, data: bytes) -> None:
+        timer = asyncio.get_running_loop().call_later(longest_s(len(data)), self._give_up, len(data))
+        self._sent_ns = self._clock.monotonic_ns()
+        try:
+            await self._context.write(data)
+        finally:
+            timer.cancel()
+
+    def _give_up(self, n_bytes: int) -> None:
+        reason = f"the client did not take {n_bytes} bytes within {longest_s(n_bytes):.0f} s"
         self.break_off(reason)
         self._ending = asyncio.create_task(self._abort(reason))
 
@@ -100,10 +107,10 @@ class StreamTransport:
         """The stream is gone: fail what is pending, at once, and all that comes."""
         if self._lost is None:
             self._lost = reason
-        if self._reply is not None and not self._reply.done():
+        if self._sending is not None:
+            self._sending.cancel()
+        elif self._reply is not None and not self._reply.done():
             self._reply.set_exception(TransportError(self._lost))
-        if self._writing is not None:
-            self._writing.cancel()
 
 
 class GrpcProxy(CallingProxy):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 LARGE_BYTES = 1_000_000  # smaller instructions need no slot
 MAX_TRANSFERS = 2
@@ -25,12 +25,12 @@ class Transfers:
         self._slots = asyncio.Semaphore(n_slots)
         self._slot_s = slot_s
 
-    @asynccontextmanager
-    async def slot(self, n_bytes: int) -> AsyncIterator[None]:
+    def slot(self, n_bytes: int) -> AbstractAsyncContextManager[None]:
         """Waits for a slot where the instruction is large. The slot is another's after `slot_s`, done or not."""
-        if n_bytes < LARGE_BYTES:
-            yield
-            return
+        return nullcontext() if n_bytes < LARGE_BYTES else self._leased()
+
+    @asynccontextmanager
+    async def _leased(self) -> AsyncIterator[None]:
         await self._slots.acquire()
         lease = _Lease(self._slots)
         timer = asyncio.get_running_loop().call_later(self._slot_s, lease.end)

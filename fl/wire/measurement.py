@@ -25,6 +25,8 @@ MAX_ATTRIBUTES = 256
 MAX_TEXT_CHARS = 1_000
 MAX_INT64 = 2**63 - 1
 
+_NO_RESOURCES = Resources()
+
 
 def encode_spans(spans: Iterable[SpanRecord]) -> bytes:
     """A Measurement. Raises WireError for an attribute that the format does not carry."""
@@ -127,9 +129,9 @@ def _read_span(message: pb.Span) -> SpanRecord:
         status=_status(where, message.status),
         parent_id=checked_text(where, "parent_id", message.parent_id) if message.HasField("parent_id") else None,
         total=_read_reading(where, message.total) if message.HasField("total") else None,
-        energies=tuple(_read_reading(where, reading) for reading in message.energies),
+        energies=tuple([_read_reading(where, reading) for reading in message.energies]),
         resources=_read_resources(where, message.resources),
-        steps_s=tuple(_not_negative(where, "steps_s", step_s) for step_s in message.steps_s),
+        steps_s=tuple([_not_negative(where, "steps_s", step_s) for step_s in message.steps_s]),
         warmup_steps=message.warmup_steps,
         attributes=_read_attributes(where, message.attributes),
     )
@@ -161,6 +163,8 @@ def _read_reading(where: str, message: pb.Reading) -> EnergyReading:
 
 
 def _read_resources(where: str, message: pb.Resources) -> Resources:
+    if not message.ListFields():  # nothing is known
+        return _NO_RESOURCES
     rss_bytes = message.peak_rss_bytes if message.HasField("peak_rss_bytes") else None
     if rss_bytes is not None and rss_bytes < 0:
         raise WireError(f"{where}: peak_rss_bytes = {rss_bytes} is no size.")
@@ -193,10 +197,11 @@ def _read_attributes(where: str, messages: Mapping[str, pb.Attribute]) -> dict[s
         raise WireError(f"{where}: {len(messages)} attributes; at most {MAX_ATTRIBUTES} are read.")
     attributes: dict[str, Attribute] = {}
     for key in sorted(messages):
-        field = messages[key].WhichOneof("value")
+        message = messages[key]
+        field = message.WhichOneof("value")
         if field is None:
             raise WireError(f"{where}: the attribute {key!r:.80} has no value.")
-        value: Attribute = getattr(messages[key], field)
+        value: Attribute = getattr(message, field)
         if isinstance(value, float) and not math.isfinite(value):
             raise WireError(f"{where}: the attribute {key!r:.80} is {value}; leave out what is unknown.")
         attributes[checked_text(where, "attribute", key)] = (

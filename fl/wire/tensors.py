@@ -109,9 +109,9 @@ def _parse_header(data: bytes | memoryview) -> tuple[np.dtype[np.generic], tuple
 def _entries(text: bytes) -> tuple[object, bool, object]:
     """descr, fortran_order and shape of a header. Raises WireError."""
     if plain := _PLAIN_HEADER.fullmatch(text):
-        descr, order, sizes = (part.decode() for part in plain.groups())
-        if "," in sizes or not sizes:  # (3) is a number, (3,) is a tuple
-            return descr, order == "True", tuple(int(size) for size in sizes.split(",") if size.strip())
+        descr, order, sizes = plain.groups()
+        if b"," in sizes or not sizes:  # (3) is a number, (3,) is a tuple
+            return descr.decode(), order == b"True", tuple(map(int, filter(None, sizes.replace(b" ", b"").split(b","))))
     header = _literal(text)
     if not isinstance(header, dict) or set(header) != _KEYS:
         raise WireError(f"an NPY header without exactly the keys {sorted(_KEYS)}.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fl.calls import MAX_CACHED_MESSAGES, SharedEncoding
-from fl.messages import EvaluateIns, FitIns, GetPropertiesIns, Parameters
+from fl.messages import EvaluateIns, FitIns, GetPropertiesIns, Parameters, Scalar
 from fl.wire.codec import decode_instruction
 from profiler.errors import WireError
 
@@ -46,6 +47,26 @@ def test_every_client_gets_its_own_config_and_the_right_model() -> None:
         ]
         for ins in asked:
             assert await told(encoding, ins) == (type(ins), float(ins.parameters.arrays[0][0]), dict(ins.config))
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("values", [(1, True, 1.0), (0.0, -0.0), (b"a", "a")])
+def test_values_that_python_takes_for_equal_are_sent_as_they_are(values: tuple[Scalar, ...]) -> None:
+    async def test() -> None:
+        encoding, model = SharedEncoding(), parameters(1.0)
+        for value in values:
+            _, _, config = await told(encoding, FitIns(model, {"key": value}))
+            assert repr(config) == repr({"key": value})
+
+    asyncio.run(test())
+
+
+def test_a_value_that_cannot_be_sent_is_named() -> None:
+    async def test() -> None:
+        ins: Any = FitIns(parameters(1.0), {"key": [1]})  # type: ignore[dict-item]
+        with pytest.raises(WireError, match="'key' is list"):
+            await SharedEncoding().message(ins)
 
     asyncio.run(test())
 
