@@ -48,10 +48,11 @@ class Marks:
         self._last = (time.perf_counter(), time.process_time())
 
     def tell(self, round_: int) -> None:
-        now = (time.perf_counter(), time.process_time())
-        (began_s, began_cpu_s), self._last = self._last, now
+        """What telling itself costs is nobody's."""
+        (began_s, began_cpu_s), now_s, now_cpu_s = self._last, time.perf_counter(), time.process_time()
         peak_bytes, rss_bytes = memory_bytes("VmHWM"), memory_bytes("VmRSS")
-        tell(round=round_, s=now[0] - began_s, cpu_s=now[1] - began_cpu_s, peak_bytes=peak_bytes, rss_bytes=rss_bytes)
+        tell(round=round_, s=now_s - began_s, cpu_s=now_cpu_s - began_cpu_s, peak_bytes=peak_bytes, rss_bytes=rss_bytes)
+        self._last = (time.perf_counter(), time.process_time())
 
 
 # --- servers ---------------------------------------------------------------------------------------------------------
