@@ -118,7 +118,7 @@ class SharedEncoding:
 
 
 def _key(ins: FitIns | EvaluateIns) -> Hashable:
-    """What tells apart what is sent as different bytes: to Python 1, 1.0 and True are equal, and so are 0.0 and -0.0."""
+    """What tells apart what is sent as different bytes: to Python 1, 1.0 and True are equal, 0.0 and -0.0 too."""
     return type(ins), tuple((key, type(value), _told_apart(value)) for key, value in ins.config.items())
 
 
