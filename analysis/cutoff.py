@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,13 +28,14 @@ from analysis import cli
 from analysis.calibrated import Told, add_calibration, entry, recommend
 from analysis.cutoff_choice import Cutoff, cutoffs
 from analysis.cutoff_curves import AccuracyModel, accuracy_models, candidates
-from analysis.cutoff_evaluations import Evaluation, evaluations
+from analysis.cutoff_evaluations import evaluations
 from analysis.cutoff_rules import BETA, KINDS, MAX_DROP, Limits
-from analysis.cutoff_table import table
+from analysis.cutoff_table import blocks
 from analysis.files import write_atomically
+from analysis.formats import add_format, format_of, rendered
 from analysis.load import SIMULATED, Results, load, rows
 from analysis.new_hardware import Recommendation, Wish
-from analysis.new_hardware_table import table as new_hardware_table
+from analysis.new_hardware_table import blocks as new_hardware_blocks
 from analysis.runs import runs_table
 from analysis.spans import FIT_CALLS
 from analysis.windows import Group, Windows, fit_windows, uncut_tasks
@@ -71,11 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--beta", type=float, default=BETA, help="probability that all clients keep a deadline, 0..1 (%(default)s)"
     )
     add_calibration(made)
+    add_format(made)
     return cli.run(made, _command, argv)
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    limits = _limits(arguments)
+    limits, how = _limits(arguments), format_of(arguments)
     results = load(arguments.results, FIT_CALLS)
     groups, left_out = fit_windows(results)
     cli.say(*(f"note: {warning}" for warning in (*results.warnings, *left_out)))
@@ -97,8 +99,10 @@ def _command(arguments: argparse.Namespace) -> int:
         if arguments.output is not None:
             _write(arguments.output, document, made, arguments.kind, new)
     finally:
-        text = "\n\n".join([table(made, evaluated), *([new_hardware_table(new)] if new else [])])
-        print(_json(document, made, evaluated, new) if arguments.json else text, flush=True)
+        told = [*blocks(made, evaluated), *(new_hardware_blocks(new) if new else [])]
+        entries = [*map(_entry, made), *map(entry, new)]
+        everything = {**document, "cutoffs": entries, "evaluations": [asdict(one) for one in evaluated]}
+        print(rendered(how, told, lambda: entries, everything), end="", flush=True)
     return INFEASIBLE if any(cutoff.infeasible for cutoff in made) else 0
 
 
@@ -151,15 +155,6 @@ def _entry(cutoff: Cutoff) -> Row:
     entry = asdict(cutoff)
     entry["interval"] = None if cutoff.interval is None else list(cutoff.interval)
     return entry
-
-
-def _json(document: Row, made: Iterable[Cutoff], evaluated: Iterable[Evaluation], new: Iterable[Recommendation]) -> str:
-    everything = {
-        **document,
-        "cutoffs": [*map(_entry, made), *map(entry, new)],
-        "evaluations": [asdict(one) for one in evaluated],
-    }
-    return json.dumps(everything, indent=2, allow_nan=False)
 
 
 def _write(path: Path, document: Row, made: Sequence[Cutoff], kind: str, new: Sequence[Recommendation] = ()) -> None:

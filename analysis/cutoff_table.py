@@ -1,15 +1,14 @@
-"""Cutoffs as text for a terminal: τ of every kind, what is not available and why, and the inputs of the formulas."""
+"""Cutoffs in words and columns: τ of every kind, what is not available and why, and the inputs of the formulas."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-from tabulate import tabulate
 
 from analysis.cli import printable
 from analysis.cutoff_resampling import ENOUGH_UNITS
+from analysis.formats import Block, Grid
 from analysis.words import PROVENANCE_TEXT
 from profiler.quantities import Provenance
 
@@ -26,14 +25,15 @@ FORMULAS = (
 )
 
 
-def table(cutoffs: Sequence[Cutoff], evaluated: Sequence[Evaluation] = ()) -> str:
-    """One block a workload, batch size and origin of the times; then the clients' own evaluations."""
+def blocks(cutoffs: Sequence[Cutoff], evaluated: Sequence[Evaluation] = ()) -> list[Block]:
+    """Those of one workload, batch size and origin of the times together; then the clients' own evaluations."""
     groups: defaultdict[tuple[str, int, str], list[Cutoff]] = defaultdict(list)
     for cutoff in cutoffs:
         groups[cutoff.workload, cutoff.batch_size, cutoff.time_provenance].append(cutoff)
-    blocks = [_block(group) for group in groups.values()]
-    own = [f"accuracy of the clients' own evaluations, last round\n\n{_tabulate(map(_evaluated_cells, evaluated))}"]
-    return "\n\n".join([*blocks, *(own if evaluated else []), "\n".join([*_trust(cutoffs), *FORMULAS])])
+    told = [block for group in groups.values() for block in _group(group)]
+    if evaluated:
+        told += ["accuracy of the clients' own evaluations, last round", Grid([*map(_evaluated_cells, evaluated)])]
+    return [*told, *_trust(cutoffs), "\n".join(FORMULAS)]
 
 
 def _trust(cutoffs: Sequence[Cutoff]) -> list[str]:
@@ -41,7 +41,7 @@ def _trust(cutoffs: Sequence[Cutoff]) -> list[str]:
     given = [cutoff for cutoff in cutoffs if cutoff.interval is not None]
     doubted = sorted({str(cutoff.interval_from) for cutoff in given if not cutoff.interval_trusted})
     said = f"Intervals that are not from {ENOUGH_UNITS} runs or more are too narrow to trust: {', '.join(doubted)}."
-    return [said, ""] if doubted else []
+    return [said] if doubted else []
 
 
 def _evaluated_cells(one: Evaluation) -> dict[str, str]:
@@ -56,17 +56,17 @@ def _evaluated_cells(one: Evaluation) -> dict[str, str]:
     }
 
 
-def _block(cutoffs: Sequence[Cutoff]) -> str:
+def _group(cutoffs: Sequence[Cutoff]) -> list[Block]:
     title = f"{printable(cutoffs[0].workload)}, batch size {cutoffs[0].batch_size}{_origin(cutoffs[0])}"
-    given = [cutoff for cutoff in cutoffs if cutoff.tau_s is not None]
+    given = [_tau_cells(cutoff) for cutoff in cutoffs if cutoff.tau_s is not None]
     lacking = dict.fromkeys(
         f"E={cutoff.epochs} {cutoff.kind}, {printable(cutoff.processor)}: {cutoff.note}"
         for cutoff in cutoffs
         if cutoff.tau_s is None
     )
-    parts = [title, _tabulate(_tau_cells(cutoff) for cutoff in given), *(["\n".join(lacking)] if lacking else [])]
     inputs = {(cutoff.epochs, cutoff.processor): _input_cells(cutoff) for cutoff in cutoffs}
-    return "\n\n".join([*parts, "inputs", _tabulate(inputs.values())])
+    taus: Block = Grid(_without_empty_notes(given)) if given else "no cutoff can be given"
+    return [title, taus, "\n".join(lacking), "inputs", Grid([*inputs.values()])]
 
 
 def _origin(cutoff: Cutoff) -> str:
@@ -105,10 +105,7 @@ def _input_cells(cutoff: Cutoff) -> dict[str, str]:
     }
 
 
-def _tabulate(rows: Iterable[dict[str, str]]) -> str:
-    kept = list(rows)
-    if not kept:
-        return "no cutoff can be given"
-    if not any(row.get("note") for row in kept):
-        kept = [{name: cell for name, cell in row.items() if name != "note"} for row in kept]
-    return tabulate(kept, headers="keys", disable_numparse=True, tablefmt="simple")
+def _without_empty_notes(rows: Sequence[dict[str, str]]) -> Sequence[dict[str, str]]:
+    if any(row["note"] for row in rows):
+        return rows
+    return [{name: cell for name, cell in row.items() if name != "note"} for row in rows]

@@ -1,13 +1,12 @@
-"""Recommendations for new hardware as text for a terminal: ranges printed, refusals with their reasons."""
+"""Recommendations for new hardware in words and columns: ranges printed, refusals with their reasons."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 
-from tabulate import tabulate
-
 from analysis.cli import printable
+from analysis.formats import Block, Grid
 from analysis.new_hardware import Recommendation
 from analysis.stats import LEVEL, Interval
 from analysis.step_estimates import CALIBRATED, ESTIMATED, HORIZON_S, TRANSFERRED
@@ -19,15 +18,13 @@ BASES = {
 }
 
 
-def table(made: Sequence[Recommendation]) -> str:
-    """One line a recommendation, the refused ones below."""
+def blocks(made: Sequence[Recommendation]) -> list[Block]:
+    """One row a recommendation, the refused ones below."""
     given = [one for one in made if one.tau_s is not None]
-    refused = _refusals(made)
-    parts = [_tabulate(given)] if given else ["no cutoff can be given"]
-    parts += ["\n".join(refused)] if refused else []
+    grid: Block = Grid([*map(_cells, given)]) if given else "no cutoff can be given"
     bases = [text for name, text in BASES.items() if any(one.basis == name for one in given)]
     told = f"ranges: {LEVEL:.0%}; step: the mean of {HORIZON_S / 60:.0f} minutes of training unless told otherwise."
-    return "\n\n".join([*parts, "\n".join([*bases, told])])
+    return [grid, "\n".join(_refusals(made)), "\n".join([*bases, told])]
 
 
 def _refusals(made: Sequence[Recommendation]) -> list[str]:
@@ -38,10 +35,6 @@ def _refusals(made: Sequence[Recommendation]) -> list[str]:
             named = f"{one.processor}, {one.workload}, E={one.epochs}, batch {one.batch_size}"
             kinds[named, one.note].append(one.kind)
     return [printable(f"{named}, {', '.join(some)}: {note}") for (named, note), some in kinds.items()]
-
-
-def _tabulate(made: Sequence[Recommendation]) -> str:
-    return tabulate([_cells(one) for one in made], headers="keys", disable_numparse=True, tablefmt="simple")
 
 
 def _cells(one: Recommendation) -> dict[str, str]:

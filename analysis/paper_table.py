@@ -1,14 +1,15 @@
-"""A comparison with the paper as text, Markdown, LaTeX and JSON, all from the same `Comparison`."""
+"""A comparison with the paper as text, Markdown, LaTeX, CSV and JSON, all from the same `Comparison`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tabulate import tabulate
 
 from analysis import markup
+from analysis.formats import csv_text
 from analysis.paper import Compared, Comparison, TableRow
 from analysis.paper_forms import KJ, MIN_S
 from analysis.paper_notes import caption, notes
@@ -180,6 +181,18 @@ def document(found: Comparison) -> Row:
     }
 
 
+def csv_table(found: Comparison) -> str:
+    """One line a row; `accuracy.ours`, `accuracy.paper`, ..., in SI units."""
+    return csv_text([_flat(_row(found, row), found.form.headers) for row in found.rows])
+
+
+def _flat(row: Row, headers: Sequence[str]) -> Row:
+    flat: Row = dict(zip(headers, row.pop("row"), strict=True))
+    for name, value in row.items():
+        flat |= {f"{name}.{part}": one for part, one in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
 def _row(found: Comparison, row: TableRow) -> Row:
     energy: Row = {}
     if found.energy is not None:
@@ -219,5 +232,6 @@ FORMATS: Mapping[str, Callable[[Comparison], str]] = {
     "text": text,
     "markdown": markdown,
     "latex": latex,
+    "csv": csv_table,
     "json": json_text,
 }

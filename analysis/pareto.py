@@ -8,7 +8,6 @@ python -m analysis.pareto results/ [--objectives accuracy,time_s,energy_j] [--en
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from analysis import cli, fronts, pareto_table
 from analysis.choice import Choice, Limit, choose
 from analysis.configurations import OBJECTIVES, EnergyKind, Point, points
 from analysis.files import write_atomically
+from analysis.formats import add_format, csv_text, format_of, rendered
 from analysis.load import Results, load, rows
 from analysis.pareto_options import Options, add_options, options
 from analysis.replication import Attainment, attainment, front_probabilities
@@ -189,22 +189,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_options(made)
     add_where(made)
     made.add_argument("-o", "--output", type=Path, help="folder for the files (default RESULTS/analysis)")
+    add_format(made)
     return cli.run(made, _command, argv)
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    asked = options(arguments)
+    asked, how = options(arguments), format_of(arguments)
     results = load(arguments.results, FIT_WORK)
     cli.say(*(f"note: {warning}" for warning in results.warnings))
     analysis = _answer(asked, results, arguments.where)
     if not analysis.front.labels and not any(front.labels for front in analysis.pairs):
         raise _nothing_comparable(analysis)
-    text = pareto_table.text(analysis)
-    document = json.dumps(pareto_table.document(analysis), indent=2, ensure_ascii=False, allow_nan=False)
+    document = pareto_table.document(analysis)
     try:  # files first, for a reader of the table may leave early (`| head`)
         written = _write(analysis, document, arguments.output or arguments.results[0] / "analysis")
     finally:  # and the table even where the folder cannot be written
-        print(document if arguments.json else text, flush=True)
+        told = pareto_table.blocks(analysis)
+        print(rendered(how, told, lambda: pareto_table.rows(analysis), document), end="", flush=True)
     cli.say(*(f"{what}: {path}" for what, path in written.items()))
     return 0 if _answered(analysis) else 1
 
@@ -243,13 +244,13 @@ def _nothing_comparable(analysis: Analysis) -> ResultsError:
     return ResultsError("no configuration has the objectives: " + " ".join(pareto_table.missing_lines(analysis.points)))
 
 
-def _write(analysis: Analysis, document: str, folder: Path) -> dict[str, str]:
+def _write(analysis: Analysis, document: Row, folder: Path) -> dict[str, str]:
     """CSV, JSON, report and figure, each of them whole or not at all; what is where."""
     from analysis.figures.pareto import save  # which stands on this module, and loads matplotlib
 
     figures = [folder / "pareto.png", folder / "pareto.svg"]
     save(replace(analysis, points=tuple(pareto_table.shown(analysis))), figures)
-    texts = {"pareto.csv": pareto_table.csv_text(analysis), "pareto.json": document + "\n"}
+    texts = {"pareto.csv": csv_text(pareto_table.rows(analysis)), "pareto.json": rendered("json", [], list, document)}
     texts["pareto.md"] = pareto_table.markdown(analysis, figures[0].name)
     for name, content in texts.items():
         write_atomically(folder / name, content)

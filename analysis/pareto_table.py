@@ -1,16 +1,13 @@
-"""Configurations and fronts in words and columns: terminal table, JSON, CSV and Markdown report."""
+"""Configurations and fronts in words and columns: for the formats, and a Markdown report."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from tabulate import tabulate
-
-from analysis import markup, pareto_sentences, words
+from analysis import formats, markup, pareto_sentences, words
+from analysis.formats import Block, Grid
 from analysis.words import ENERGY_TEXT, number
 from profiler.quantities import BELOW_RESOLUTION
 from profiler.records import Row
@@ -24,22 +21,20 @@ _UNITS = {"accuracy": "1", "time_s": "s", "energy_j": "J"}
 _MAX_SHOWN = 60
 
 
-def text(analysis: Analysis) -> str:
-    """All of it for a terminal."""
-    table = tabulate(_cells(analysis), headers="keys", disable_numparse=True, tablefmt="simple")
-    return "\n".join([table, "", *_sentences(analysis)])
+def blocks(analysis: Analysis) -> list[Block]:
+    """All of it for people."""
+    return [Grid(_cells(analysis)), "\n".join(_sentences(analysis))]
 
 
 def markdown(analysis: Analysis, figure_name: str) -> str:
     """A short report that stands by itself beside its figure."""
-    cells = [{name: markup.markdown(cell) for name, cell in row.items()} for row in _cells(analysis)]
-    table = tabulate(cells, headers="keys", disable_numparse=True, tablefmt="pipe")
     workloads = ", ".join(sorted({point.workload for point in analysis.points}))
-    sentences = "\n".join(f"- {markup.markdown(line)}" for line in _sentences(analysis))
     heading = f"# Accuracy, time and energy: {markup.markdown(workloads)}"
     runs = [markup.markdown(run) for run in sorted({run for point in analysis.points for run in point.runs})]
     figure = f"![Accuracy against time and energy]({figure_name})"
-    return f"{heading}\n\n{table}\n\n{sentences}\n\n{figure}\n\nFrom {len(runs)} runs: {', '.join(runs)}.\n"
+    return (
+        f"{heading}\n\n{formats.markdown(blocks(analysis))}\n\n{figure}\n\nFrom {len(runs)} runs: {', '.join(runs)}.\n"
+    )
 
 
 def shown(analysis: Analysis) -> list[Point]:
@@ -261,10 +256,7 @@ _CSV_COLUMNS = (
 )
 
 
-def csv_text(analysis: Analysis) -> str:
-    """One line a configuration; an empty cell is a missing value."""
-    sink = io.StringIO()
-    writer = csv.DictWriter(sink, _CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_point(analysis, point) for point in analysis.points)
-    return sink.getvalue()
+def rows(analysis: Analysis) -> list[Row]:
+    """One a configuration, for CSV."""
+    points = (_point(analysis, point) for point in analysis.points)
+    return [{name: point[name] for name in _CSV_COLUMNS} for point in points]

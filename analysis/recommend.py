@@ -15,10 +15,12 @@ from analysis import cli
 from analysis.calibrated import Told, add_calibration, checked_speed, checked_wish, entry, parse_speed, recommend
 from analysis.cutoff import MAX_DROP, SCHEMA_VERSION, accuracy_models
 from analysis.files import write_atomically
+from analysis.formats import add_format, format_of, rendered
 from analysis.load import load, rows
 from analysis.new_hardware import KINDS, Recommendation, Wish
-from analysis.new_hardware_table import table
+from analysis.new_hardware_table import blocks
 from analysis.runs import runs_table
+from analysis.spans import FIT_CALLS
 from analysis.step_estimates import HORIZON_S
 from analysis.windows import fit_windows, uncut_tasks
 from profiler.errors import ResultsError
@@ -46,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--communication-s", type=float, metavar="S", help="of its fit call (default: the reference's)")
     made.add_argument("--max-drop", type=float, default=MAX_DROP, help="accuracy to give up at most (%(default)s)")
+    add_format(made)
     return made
 
 
@@ -55,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(arguments: argparse.Namespace) -> int:
     """0, or 3 where every recommendation is refused: the table says why."""
+    how = format_of(arguments)
     told = Told(
         calibrations=arguments.calibration,
         known=arguments.known,
@@ -64,7 +68,7 @@ def _command(arguments: argparse.Namespace) -> int:
     )
     horizon_s = arguments.horizon_minutes * 60
     wish = checked_wish(Wish(arguments.reference, arguments.max_drop, horizon_s, arguments.communication_s))
-    results = load(arguments.results)
+    results = load(arguments.results, FIT_CALLS)
     groups, left_out = fit_windows(results)
     cli.say(*(f"note: {warning}" for warning in (*results.warnings, *left_out)))
     if wish.reference is not None:
@@ -77,8 +81,8 @@ def _command(arguments: argparse.Namespace) -> int:
         if arguments.output is not None:
             _write(arguments.output, document, made, arguments.kind)
     finally:
-        everything = {**document, "cutoffs": [entry(one) for one in made]}
-        print(json.dumps(everything, indent=2, allow_nan=False) if arguments.json else table(made), flush=True)
+        entries = [entry(one) for one in made]
+        print(rendered(how, blocks(made), lambda: entries, {**document, "cutoffs": entries}), end="", flush=True)
     return 0 if any(one.tau_s is not None for one in made) else REFUSED
 
 

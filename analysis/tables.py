@@ -1,6 +1,6 @@
 """Our results in the form of one of the paper's tables, beside the paper's own figures.
 
-python -m analysis.tables results/ --like table2a|table2b|table3 [--format text|markdown|latex|json] [-o FILE]
+python -m analysis.tables results/ --like table2a|table2b|table3 [--format text|markdown|latex|csv|json] [-o FILE]
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from analysis import cli
 from analysis.configurations import ENERGY_COLUMNS
 from analysis.files import write_atomically
+from analysis.formats import add_format, format_of
 from analysis.load import load, rows
 from analysis.paper import compare
 from analysis.paper_forms import FORMS
@@ -19,14 +20,13 @@ from analysis.paper_table import FORMATS
 from analysis.runs import runs_table
 from analysis.spans import FIT_WORK
 from analysis.where import add_where, where
-from profiler.errors import UsageError
 from profiler.records import Row
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     made = cli.parser("analysis.tables", "Results in the form of a table of the paper, beside the paper's figures.")
     made.add_argument("--like", choices=list(FORMS), required=True, help="which table of the paper")
-    made.add_argument("--format", choices=list(FORMATS), help="how to write it (default text); --json is for json")
+    add_format(made)
     made.add_argument(
         "--energy",
         choices=list(ENERGY_COLUMNS),
@@ -38,14 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    if arguments.json and arguments.format not in (None, "json"):
-        raise UsageError(f"--json and --format {arguments.format} contradict each other.", remedy="Give one of them.")
+    how = format_of(arguments)
     results = load(arguments.results, FIT_WORK)
     cli.say(*(f"note: {warning}" for warning in results.warnings))
     runs = where(rows(runs_table(results)), arguments.where)
     runs = _of_its_experiment(runs, arguments.like)
     found = compare(runs, arguments.like, arguments.energy)
-    text = FORMATS["json" if arguments.json else arguments.format or "text"](found)
+    text = FORMATS[how](found)
     try:  # the file first, for a reader of the table may leave early (`| head`)
         if arguments.output is not None:
             write_atomically(arguments.output, text)

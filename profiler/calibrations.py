@@ -46,6 +46,9 @@ class StepCurve:
     added_s: float = 0.0
     constant_s: float = 1.0
 
+    def step_s(self, time_s: float) -> float:
+        return self.first_s - self.added_s * math.expm1(-time_s / self.constant_s)
+
     def mean_s(self, horizon_s: float) -> float:
         """Mean step time of all steps that fit into the first `horizon_s` seconds: horizon / ∫ dt / s(t).
 

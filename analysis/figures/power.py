@@ -6,8 +6,10 @@ calls share an axis only where one clock timed both: the host's, which the harne
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ from profiler.records import Row
 Values = npt.NDArray[np.float64]
 HOST = "host"
 MAX_SAMPLES = 4_000_000
+_BATCH_ROWS = 1_000_000
+_MAX_RAILS = 1_000
 _COLUMNS = ("t_ns", "rail", "value")
 
 
@@ -78,27 +82,57 @@ def _file(run: Run, task: str) -> Path | None:
     return max(folder.glob(f"{HOST}*.parquet"), key=lambda path: (len(path.name), path.name), default=None)
 
 
-def read_samples(path: Path) -> dict[str, tuple[Values, Values]]:
-    """Rail -> times (ns) and values (W or J) in order of time. Raises ResultsError on what is no file of samples."""
+def read_samples(path: Path, max_samples: int = MAX_SAMPLES) -> dict[str, tuple[Values, Values]]:
+    """Rail -> times (ns) and values (W or J) in order of time. Raises ResultsError on what is no file of samples.
+
+    Of a file of more than `max_samples` each is the mean of several, in the order of the file, which is never whole in
+    memory.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    means: defaultdict[str, _Means] = defaultdict(_Means)
     try:
-        n_rows = pq.ParquetFile(path).metadata.num_rows
-        if n_rows > MAX_SAMPLES:
-            raise ValueError(f"{n_rows} samples, and only {MAX_SAMPLES} are drawn")
-        table = pq.read_table(path, columns=list(_COLUMNS))
-        t_ns, rails, values = (table.column(name).to_numpy() for name in _COLUMNS)
-        t_ns, values = t_ns.astype(np.float64), values.astype(np.float64)
+        with pq.ParquetFile(path) as file:
+            n_each = max(1, math.ceil(file.metadata.num_rows / max_samples))
+            for batch in file.iter_batches(_BATCH_ROWS, columns=list(_COLUMNS)):
+                for rail, t_ns, values in _by_rail(batch):
+                    means[rail].add(t_ns, values, n_each)
+                if len(means) > _MAX_RAILS:
+                    raise ValueError(f"more than {_MAX_RAILS} rails")
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise ResultsError(f"{path}: {error}.", remedy="Restore it, or remove it: only the figure needs it.") from None
-    found = {}
-    for rail in sorted({str(rail) for rail in rails})[:MAX_LINES]:
-        own = (rails == rail) & np.isfinite(values)
-        order = np.argsort(t_ns[own], kind="stable")
-        if own.sum() > 1:
-            found[rail] = t_ns[own][order], values[own][order]
-    return found
+    found = {rail: means[rail].sorted() for rail in sorted(means)[:MAX_LINES]}
+    return {rail: (t_ns, values) for rail, (t_ns, values) in found.items() if t_ns.size > 1}
+
+
+def _by_rail(batch: Any) -> Iterator[tuple[str, Values, Values]]:
+    t_ns, values = (batch.column(name).to_numpy(zero_copy_only=False).astype(np.float64) for name in ("t_ns", "value"))
+    rails = batch.column("rail").dictionary_encode()
+    codes = rails.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    for code, rail in enumerate(rails.dictionary.to_pylist()):
+        own = (codes == code) & np.isfinite(values) & np.isfinite(t_ns)
+        yield str(rail), t_ns[own], values[own]
+
+
+@dataclass(slots=True)
+class _Means:
+    """The samples of one rail as means of so many, and those that are too few for another yet; float64[2, n] each."""
+
+    parts: list[Values] = field(default_factory=list)
+    rest: Values = field(default_factory=lambda: np.empty((2, 0)))
+
+    def add(self, t_ns: Values, values: Values, n_each: int) -> None:
+        pairs = np.concatenate([self.rest, [t_ns, values]], axis=1)
+        n_whole = pairs.shape[1] // n_each * n_each
+        self.parts.append(pairs[:, :n_whole].reshape(2, -1, n_each).mean(axis=2))
+        self.rest = pairs[:, n_whole:].copy()
+
+    def sorted(self) -> tuple[Values, Values]:
+        rest = [self.rest.mean(axis=1, keepdims=True)] if self.rest.size else []
+        t_ns, values = np.concatenate([*self.parts, *rest], axis=1)
+        order = np.argsort(t_ns, kind="stable")
+        return t_ns[order], values[order]
 
 
 def counter_rails(host: Mapping[str, Any]) -> frozenset[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import analysis
-from analysis import pareto_table
+from analysis import formats, pareto_table
 from analysis.configurations import EnergyKind
 from analysis.figures.pareto import save
 from analysis.load import load, rows
@@ -98,7 +98,7 @@ def test_energy_is_chosen_and_said(tmp_path: Path, energy: EnergyKind, joules: f
     found = analyse(rows(runs_table(load([tmp_path]))), energy=energy)
     assert found.points[1].energy_j == pytest.approx(joules)
     assert pareto_table.document(found)["energy"] == energy
-    assert f"Energy is {energy}" in pareto_table.text(found)
+    assert f"Energy is {energy}" in formats.text(pareto_table.blocks(found))
 
 
 def test_where_filters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

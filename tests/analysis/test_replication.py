@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import pareto_table
+from analysis import formats, pareto_table
 from analysis.pareto import Analysis, analyse
 from analysis.replication import attainment, front_probabilities
 from analysis.resolution import EXACT
@@ -48,8 +48,8 @@ def test_a_clear_front_is_sure_and_a_close_one_is_not(tmp_path: Path) -> None:
     assert parts[1] == parts[5] == 1.0
     assert parts[10] is not None
     assert 0.2 < parts[10] < 0.8
-    assert "P(front)" in pareto_table.text(found)
-    assert "rough for 3 configurations" in pareto_table.text(found)
+    assert "P(front)" in formats.text(pareto_table.blocks(found))
+    assert "rough for 3 configurations" in formats.text(pareto_table.blocks(found))
 
 
 def test_a_seed_that_is_lucky_is_lucky_for_all(tmp_path: Path) -> None:
@@ -80,15 +80,17 @@ def test_the_bootstrap_agrees_with_what_can_be_counted(tmp_path: Path) -> None:
 def test_one_run_a_configuration_says_that_nothing_is_sure(tmp_path: Path) -> None:
     found = sweep(tmp_path, {1: [0.7], 5: [0.9]})
     assert found.probabilities == {}
-    assert "How sure the front is cannot be said: each configuration has one run only." in pareto_table.text(found)
-    assert "P(front)" not in pareto_table.text(found)
+    assert "How sure the front is cannot be said: each configuration has one run only." in formats.text(
+        pareto_table.blocks(found)
+    )
+    assert "P(front)" not in formats.text(pareto_table.blocks(found))
     assert found.attainment.reason == "no attainment: the configurations share 1 seeds, it needs 2"
 
 
 def test_one_configuration_with_one_run_has_no_probability(tmp_path: Path) -> None:
     found = sweep(tmp_path, {1: [0.7, 0.75], 5: [0.9]})
     assert by_epochs(found)[5] is None
-    assert "1 configurations have one run only" in pareto_table.text(found)
+    assert "1 configurations have one run only" in formats.text(pareto_table.blocks(found))
 
 
 def test_the_same_results_give_the_same_probabilities_in_any_order(tmp_path: Path) -> None:

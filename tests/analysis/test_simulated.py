@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import cutoff, pareto, pareto_table
+from analysis import cutoff, formats, pareto, pareto_table
 from analysis.configurations import Point, points
 from analysis.figures.pareto import save
 from analysis.pareto import Analysis, analyse
@@ -79,7 +79,7 @@ def test_measured_runs_are_shown_as_measured(tmp_path: Path) -> None:
     RunFolder(tmp_path, "measured").write(sweep())
     found = analysed(tmp_path)
     assert [point.time_provenance for point in found.points] == ["measured"] * 3
-    told = pareto_table.text(found) + figure_text(found, tmp_path / "figure.svg")
+    told = formats.text(pareto_table.blocks(found)) + figure_text(found, tmp_path / "figure.svg")
     assert "simulated" not in told
     assert "All times are measured." in told
     assert "time (s) ± sd    time is" in told
@@ -126,7 +126,7 @@ def test_the_same_simulation_run_again_is_no_replicate(tmp_path: Path) -> None:
     found = analysed(tmp_path)
     [point] = found.points
     assert (point.n, point.n_repeats, point.time_s) == (2, 4, pytest.approx(22))
-    assert "4 simulated runs repeat the seed and the result of another" in pareto_table.text(found)
+    assert "4 simulated runs repeat the seed and the result of another" in formats.text(pareto_table.blocks(found))
 
 
 def test_the_same_seed_with_another_result_is_one(tmp_path: Path) -> None:

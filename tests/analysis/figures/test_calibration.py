@@ -2,79 +2,77 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from analysis.figures.calibration import draw, read_courses
+from analysis.figures.calibration import draw
 from analysis.figures.drawing import Material
-from analysis.load import load
-from profiler.errors import ResultsError
+from analysis.load import Results, load
+from profiler.calibrations import Calibration, StepCurve
+from profiler.errors import ResultsError, SpecError
+from tests.fixtures.calibrations import calibration, point
 from tests.fixtures.results_folder import RunFolder, Task
 
-CALIBRATION: dict[str, Any] = {
-    "schema": 1,
-    "device": "new board",
-    "clock": "simulated",
-    "points": [
-        {
-            "workload": "digits",
-            "batch_size": 16,
-            "is_throttled": True,
-            "curve": {"first_s": 0.1, "added_s": 0.025, "constant_s": 300.0},
-            "trace": [[10.0 * n, 0.1 + 0.0001 * n] for n in range(1, 30)],
-        }
-    ],
-}
+HOT = point(
+    curve=StepCurve(0.1, 0.025, 300.0),
+    is_throttled=True,
+    trace=tuple((10.0 * n, 0.1 + 0.0001 * n) for n in range(1, 30)),
+)
 
 
-def write(path: Path, change: Callable[[dict[str, Any]], object] = lambda document: None) -> Path:
-    document = copy.deepcopy(CALIBRATION)
-    change(document)
-    path.write_text(json.dumps(document))
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    RunFolder(tmp_path / "results").write([Task("t")])
+    return load([tmp_path / "results"])
+
+
+def write(folder: Path, made: Calibration) -> Path:
+    path = folder / "new.json"
+    path.write_text(made.as_json())
     return path
 
 
-def test_the_curve_starts_cool_and_ends_with_all_that_heat_adds(tmp_path: Path) -> None:
-    device, kind, (course,) = read_courses(write(tmp_path / "new.json"))
-    assert (device, kind) == ("new board", "simulated")
-    assert course.predicted_s(0.0) == 0.1
-    assert course.predicted_s(300.0) == pytest.approx(0.1 + 0.025 * 0.6321205588)
-    assert course.predicted_s(1e6) == pytest.approx(0.125)
+def test_the_curve_starts_cool_and_ends_with_all_that_heat_adds() -> None:
+    assert HOT.curve.step_s(0.0) == 0.1
+    assert HOT.curve.step_s(300.0) == pytest.approx(0.1 + 0.025 * 0.6321205588)
+    assert HOT.curve.step_s(1e6) == pytest.approx(0.125)
 
 
-def test_a_picture_says_what_heat_adds_and_that_it_is_simulated(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "results").write([Task("t")])
-    results = load([tmp_path / "results"])
-    (picture,) = draw(Material(results, (write(tmp_path / "new.json"),)))
+def test_a_picture_says_what_heat_adds(results: Results, tmp_path: Path) -> None:
+    (picture,) = draw(Material(results, (write(tmp_path, calibration(HOT, point())),)))
+    assert picture.caption.startswith("Mean step times of a calibration, measured,")
     assert "heat adds 25.0 % in the end, with a time constant of 300 s" in picture.caption
     svg = picture.encoded("svg").decode()
-    assert "simulated time since training began (s)" in svg
-    assert "slows down" in svg
+    assert all(words in svg for words in ("slows down", "no slowing down found", "time since training began (s)"))
+    assert "simulated time" not in svg
     with pytest.raises(ResultsError, match="no file of harness"):
         draw(Material(results))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda document: document.update(points=[]),
-        lambda document: document.update(points="many"),
-        lambda document: document.update(clock="sundial"),
-        lambda document: document["points"][0].pop("trace"),
-        lambda document: document["points"][0].update(trace=[[1.0, 2.0]]),
-        lambda document: document["points"][0].update(trace=[[1.0, 2.0]] * 20_000),
-        lambda document: document["points"][0].update(trace=[[2.0, 0.1], [1.0, 0.1]]),
-        lambda document: document["points"][0].update(trace=[[1.0, -0.1], [2.0, 0.1]]),
-        lambda document: document["points"][0].update(trace=[[1.0, "x"], [2.0, 0.1]]),
-        lambda document: document["points"][0].update(curve=None),
-        lambda document: document["points"].insert(0, 7),
-    ],
-)
-def test_a_damaged_calibration_is_refused_by_name(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    with pytest.raises(ResultsError, match=r"new\.json"):
-        read_courses(write(tmp_path / "new.json", change))
+def test_a_picture_says_that_it_is_simulated(results: Results, tmp_path: Path) -> None:
+    document: Any = json.loads(calibration(HOT).as_json())
+    document["clock"] = "simulated"
+    for power in (document["idle"], document["points"][0]["power"]):
+        power["provenance"] = "simulated"
+    path = tmp_path / "new.json"
+    path.write_text(json.dumps(document))
+    (picture,) = draw(Material(results, (path,)))
+    assert "simulated" in picture.caption
+    assert "simulated time since training began (s)" in picture.encoded("svg").decode()
+
+
+def test_points_without_a_trace_are_left_out(results: Results, tmp_path: Path) -> None:
+    (picture,) = draw(Material(results, (write(tmp_path, calibration(point(trace=()), HOT)),)))
+    assert "slows down" in picture.encoded("svg").decode()
+    with pytest.raises(ResultsError, match=r"new\.json has a trace"):
+        draw(Material(results, (write(tmp_path, calibration(point(trace=()))),)))
+
+
+def test_a_damaged_calibration_is_refused_by_name(results: Results, tmp_path: Path) -> None:
+    path = write(tmp_path, calibration())
+    path.write_text(path.read_text().replace("digits", ""))
+    with pytest.raises(SpecError, match=r"new\.json"):
+        draw(Material(results, (path,)))

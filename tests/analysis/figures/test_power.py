@@ -79,3 +79,30 @@ def test_what_is_no_file_of_samples_is_refused_by_name(tmp_path: Path, content: 
         path.write_bytes(content)
     with pytest.raises(ResultsError, match=r"host\.parquet"):
         read_samples(path)
+
+
+def samples_file(path: Path, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two rails in turn: a counter of 5 W, and a power that rises and falls around 3 W."""
+    t_ns = np.arange(n) * 10_000_000
+    values = np.where(np.arange(n) % 2 == 0, t_ns / 1e9 * 5.0, 3.0 + np.sin(t_ns / 1e9))
+    pq.write_table(
+        pa.table({"t_ns": t_ns, "rail": ["a" if i % 2 == 0 else "b" for i in range(n)], "value": values}), path
+    )
+    return t_ns, values
+
+
+def test_a_few_samples_are_drawn_as_they_are(tmp_path: Path) -> None:
+    t_ns, values = samples_file(tmp_path / "host.parquet", 1001)
+    read = read_samples(tmp_path / "host.parquet")
+    assert np.array_equal(read["a"][0], t_ns[::2])
+    assert np.array_equal(read["b"][1], values[1::2])
+
+
+@pytest.mark.parametrize("n", [1000, 1001, 1007])
+def test_of_many_samples_each_is_the_mean_of_several(tmp_path: Path, n: int) -> None:
+    t_ns, values = samples_file(tmp_path / "host.parquet", n)
+    read = read_samples(tmp_path / "host.parquet", max_samples=100)
+    assert all(90 <= times.size + other.size <= 120 for times, other in [(read["a"][0], read["b"][0])])
+    assert np.diff(read["a"][1]) / np.diff(read["a"][0]) * 1e9 == pytest.approx(5.0)
+    means_w, plain_w = (trace("b", *one, is_counter=False) for one in (read["b"], (t_ns[1::2] * 1.0, values[1::2])))
+    assert area_j(means_w) == pytest.approx(area_j(plain_w), rel=0.03)
