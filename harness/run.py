@@ -16,6 +16,7 @@ from harness.fleet import load_fleet
 from harness.host import available_cores
 from harness.init import init
 from harness.job import new_job, resumed_job
+from harness.live.serving import DEFAULT_ADDRESS
 from harness.show import show_plan
 from profiler.errors import FedmeterError, UsageError
 
@@ -61,6 +62,13 @@ def parser() -> argparse.ArgumentParser:
         help="with --init: a certificate of its own for this device, and each of FLEET; DIR may be there already",
     )
     p.add_argument("--days", type=int, metavar="N", help="with --init: how long they are good (default: 365)")
+    p.add_argument(
+        "--live",
+        nargs="?",
+        const=DEFAULT_ADDRESS,
+        metavar="HOST:PORT",
+        help=f"show the run on a page while it goes on, and at /metrics (default: {DEFAULT_ADDRESS})",
+    )
     p.add_argument("--insecure", action="store_true", help="serve in plain text, also where other machines can read it")
     p.add_argument("--sysfs-root", type=Path, default=Path("/"), metavar="DIR", help="read sensors below DIR, not /")
     p.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
