@@ -8,6 +8,7 @@ import secrets
 import socket
 import ssl
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,8 @@ from profiler.shares import Tick
 DEFAULT_ADDRESS = "127.0.0.1:8470"
 _BACKLOG = 64
 _FRESH_S = 1.0
-_WATCHED_S, _LAST_LOOK_S = 3.0, 1.5
+_WATCHED_S = 5.0
+_LAST_LOOK_S, _OTHERS_LOOK_S = 5.0, 1.0
 _LOCAL_HOST = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?", re.ASCII)
 _CSP = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data:; connect-src 'self'; "
@@ -48,11 +50,19 @@ class Pages:
         self._state = b""
         self._state_s = -_FRESH_S
         self._asked_s = -_WATCHED_S
+        self._end_seen = threading.Event()
 
     @property
     def is_watched(self) -> bool:
         """Whether a page asked lately, and is likely to ask again."""
         return self._now_s() - self._asked_s < _WATCHED_S
+
+    def show_end(self) -> None:
+        """The run is over: where somebody looks, wait until the end has been seen, but not for long."""
+        self._board.finish()
+        self._state_s = -_FRESH_S
+        if self.is_watched and self._end_seen.wait(_LAST_LOOK_S):
+            time.sleep(_OTHERS_LOOK_S)
 
     def answer(self, request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
@@ -84,7 +94,10 @@ class Pages:
         now_s = self._asked_s = self._now_s()
         if now_s - self._state_s >= _FRESH_S:
             self._state_s = now_s
-            self._state = json.dumps(self._board.state(), allow_nan=False, separators=(",", ":")).encode()
+            state = self._board.state()
+            self._state = json.dumps(state, allow_nan=False, separators=(",", ":")).encode()
+            if state["run"]["is_over"]:
+                self._end_seen.set()
         return self._state
 
     def _page_response(self) -> Response:
@@ -93,10 +106,6 @@ class Pages:
         return Response(
             HTTPStatus.OK, self._page.replace("{nonce}", nonce).encode(), "text/html; charset=utf-8", policy
         )
-
-    def forget(self) -> None:
-        """The next look is a fresh one."""
-        self._state_s = -_FRESH_S
 
 
 def listen(address: str) -> socket.socket:
@@ -141,11 +150,10 @@ def served(
         _announce(url, pages, is_plain=context is None)
         yield url
     finally:
-        board.finish()
-        pages.forget()
-        if pages.is_watched:
-            time.sleep(_LAST_LOOK_S)  # whoever looks sees the end
-        server.stop()
+        try:
+            pages.show_end()
+        finally:
+            server.stop()
 
 
 def _announce(url: str, pages: Pages, *, is_plain: bool) -> None:
