@@ -51,7 +51,15 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         const=Path("fedmeter-tls"),
         metavar="DIR",
-        help="make certificates and a token in a new folder (default: fedmeter-tls), and nothing else",
+        help="make certificates, a token and, where no FLEET is given, a fleet file of what is found, in a new folder "
+        "(default: fedmeter-tls)",
+    )
+    p.add_argument(
+        "--ssh",
+        nargs="+",
+        default=[],
+        metavar="HOST",
+        help="with --init: hosts for the fleet file, [USER@]HOST[:PORT], or @FILE with one a line",
     )
     p.add_argument("--name", action="append", default=[], metavar="HOST", help="with --init: a further server name")
     p.add_argument(
@@ -103,9 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(args: argparse.Namespace) -> int:
     if args.init is not None:
-        return init(args.init, args.name, args.days, [*args.device, *_without_certificate(args.fleet, args.init)])
-    if args.name or args.device or args.days is not None:
-        raise UsageError("--name, --device and --days go with --init.")
+        return _init(args)
+    if args.name or args.device or args.ssh or args.days is not None:
+        raise UsageError("--name, --device, --ssh and --days go with --init.")
     job = resumed_job(args) if args.resume else new_job(args)
     if args.dry_run:
         show_plan(job.spec, as_json=args.json)
@@ -116,6 +124,15 @@ def _main(args: argparse.Namespace) -> int:
     if not args.sysfs_root.is_dir():
         raise UsageError(f"--sysfs-root {args.sysfs_root} is not a folder.")
     return run_simulated(args, job) if job.spec.fleet.is_simulated else run_real(args, job)
+
+
+def _init(args: argparse.Namespace) -> int:
+    """A fleet file is written where there is none: neither named nor, for devices by name, about to be."""
+    has_fleet = args.fleet is not None or bool(args.device)
+    if has_fleet and args.ssh:
+        raise UsageError("--ssh is for a new fleet file: it goes neither with FLEET nor with --device.")
+    devices = [*args.device, *_without_certificate(args.fleet, args.init)]
+    return init(args.init, args.name, args.days, devices, None if has_fleet else args.ssh)
 
 
 def _without_certificate(fleet: str | None, folder: Path) -> list[str]:
