@@ -7,7 +7,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,12 +93,13 @@ def _check(args: argparse.Namespace, job: Job, probes: list[Probe]) -> int:
 def _watched(args: argparse.Namespace, job: Job, lines: list[str], clock: Clock, meter: HostMeter) -> Iterator[Watcher]:
     """Who is told of the run: the terminal, and the live page where one is wanted, from before there are results."""
     progress = Progress(len(job.spec.tasks) - len(job.done.finished), quiet=args.quiet)
-    if args.live is None:
-        yield _told(progress, lines)
-        return
-    board = Board(_subject(job, meter), clock, job.done)
-    with served(args.live, board, tls=job.spec.fleet.tls, latest_tick=lambda: meter.latest_tick):
-        yield _told(Watchers(progress, board), lines)
+    with closing(progress):
+        if args.live is None:
+            yield _told(progress, lines)
+            return
+        board = Board(_subject(job, meter), clock, job.done)
+        with served(args.live, board, tls=job.spec.fleet.tls, latest_tick=lambda: meter.latest_tick):
+            yield _told(Watchers(progress, board), lines)
 
 
 def _told(watcher: Watcher, lines: list[str]) -> Watcher:

@@ -95,6 +95,10 @@ class Progress(Watcher):
             )
 
     def task_finished(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the terminal to others; a bar that has come to something stays."""
         for line in self._status:
             line.close()
         self._status.clear()
@@ -131,7 +135,7 @@ class Progress(Watcher):
             names = _some(waiting)
             parts = [self._last, f"waiting for {names}" if waiting else ""]
             self._bar.set_postfix_str(" | ".join(part for part in parts if part))
-            self._show_status()
+        self._show_status()
 
     def _show_status(self) -> None:
         width = _columns(self._stream) - 1  # a full line would wrap in some terminals
