@@ -22,9 +22,9 @@ from harness.device_model import Costs, Floats, Group, Ints, Population, assumpt
 from harness.engine import RunSpec
 from harness.launchers.simulated import profile_of, scope_of
 from harness.plan import Task
-from harness.progress import Progress
 from harness.sample_files import ClientColumns
 from harness.store import Done, Store
+from harness.watching import Watcher
 from profiler.clock import SystemClock
 from profiler.errors import SpecError, UsageError
 from profiler.quantities import Provenance
@@ -135,7 +135,7 @@ def simulate_round(
 class CostEngine:
     """All that is left to do of a plan without training. A task that was interrupted begins anew."""
 
-    def __init__(self, spec: RunSpec, store: Store, progress: Progress, done: Done) -> None:
+    def __init__(self, spec: RunSpec, store: Store, progress: Watcher, done: Done) -> None:
         """Raises UsageError for a strategy that learns who takes part, SpecError where a profile lacks something."""
         self._spec = spec
         self._store = store
@@ -209,6 +209,7 @@ class CostEngine:
         self._store.append(rows)
         for row in rows:
             self._done.note(row)
+        self._progress.recorded(rows)
 
 
 def _refuse_learning(task: Task) -> None:

@@ -27,10 +27,10 @@ from harness.idle import idle_facts, measure_idle
 from harness.launcher import JoinSpec, Launcher, launcher_class
 from harness.meter import HOST, HostMeter
 from harness.plan import Task
-from harness.progress import Progress
 from harness.recorder import IgnoredCutoffs, TaskContext, round_rows, sampled, stray_rows
 from harness.sessions import Sessions, dead_at_start
 from harness.store import Done, Store
+from harness.watching import Watcher
 from profiler.clock import Clock
 from profiler.errors import ClientFailure, PreconditionError
 from profiler.records import Row
@@ -109,7 +109,7 @@ class Engine:
         store: Store,
         meter: HostMeter,
         clock: Clock,
-        progress: Progress,
+        progress: Watcher,
         done: Done,
         *,
         root: Path = Path("/"),
@@ -191,15 +191,26 @@ class Engine:
         return ClientInfo(device, spec.processor, tensors=spec.tensors) if spec else ClientInfo(device)
 
     def _joined(self) -> set[str]:
-        return {proxy.info.device for proxy in self._server.proxies()}
+        joined = {proxy.info.device for proxy in self._server.proxies()}
+        self._progress.present(joined)
+        return joined
+
+    def _tell_standing(self, sessions: Sessions) -> None:
+        """Who is connected, and who has ended."""
+        joined = self._joined()
+        for device in self._devices.keys() - joined:
+            if sessions.is_dead(device):
+                self._progress.gone(device, sessions.post_mortem(device))
 
     async def _start_all(self, sessions: Sessions) -> None:
         self._progress.say(f"starting {len(self._devices)} clients: {', '.join(self._devices)}")
         for device in self._devices.values():
+            self._progress.starting(device.id)
             session = sessions.start(device)
             if device.id in self._shared and session.pid is not None:
                 self._meter.track(device.id, session.pid)
         failed = await sessions.wait_joined(self._devices.values(), self._spec.fleet.join_timeout_s)
+        self._tell_standing(sessions)
         if failed:
             raise dead_at_start(failed)
 
@@ -227,9 +238,11 @@ class Engine:
         failed = await sessions.wait_joined(started, min(_JOIN_POLL_S, self._spec.fleet.join_timeout_s))
         for device, reason in failed.items():
             self._fail(task, self._next_attempt(task), device, "join", reason)
+        self._tell_standing(sessions)
 
     def _restart(self, sessions: Sessions, task: Task, device: DeviceSpec) -> bool:
         self._progress.say(f"starting {device.id} again")
+        self._progress.starting(device.id)
         try:
             session = sessions.start(device)
         except Exception as error:  # noqa: BLE001  the boundary to devices: whatever a launcher meets, the run goes on
@@ -344,6 +357,7 @@ class Engine:
         self._warn_of_cutoffs(result)
         self._store.write_checkpoint(task.id, Checkpoint(result.round, list(result.parameters.arrays), list(state)))
         self._progress.round_finished(task, rows[-1])
+        self._tell_standing(sessions)
 
     def _warn_of_cutoffs(self, result: RoundResult) -> None:
         """A cutoff that nothing in a client obeys would be taken for one that was not needed."""
@@ -381,6 +395,7 @@ class Engine:
         self._store.append(rows)
         for row in rows:
             self.done.note(row)
+        self._progress.recorded(rows)
 
 
 async def _last_wait(proxy: ClientProxy) -> Stray | None:

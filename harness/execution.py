@@ -6,7 +6,8 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,13 +16,16 @@ from harness.cost_only import CostEngine
 from harness.engine import Engine, access
 from harness.host import available_cores, git_state, host_facts, versions
 from harness.job import Job
+from harness.live.board import Board, Subject
+from harness.live.serving import served
 from harness.meter import HostMeter, choose, probe_sensors
 from harness.progress import Progress
 from harness.show import check, preamble, print_summary, simulated_preamble
 from harness.store import Store
 from harness.summary import summary_json
 from harness.virtual_time import VirtualClock, virtual_loop
-from profiler.clock import SystemClock
+from harness.watching import Watcher, Watchers
+from profiler.clock import Clock, SystemClock
 from profiler.errors import PreconditionError, UsageError
 from profiler.machine_facts import machine_facts
 from profiler.sensor import Probe
@@ -44,13 +48,14 @@ def run_real(args: argparse.Namespace, job: Job) -> int:
     if args.check:
         return _check(args, job, probes)
     meter = HostMeter(probes, choose(probes, required), clock, rate_hz=job.spec.fleet.meter_rate_hz)
-    progress = _progress(args, job, preamble(job.spec, meter))
-    store = _store(args, job)
-    try:
-        engine = Engine(job.spec, job.trained, store, meter, clock, progress, job.done, root=args.sysfs_root)
-        return _execute(args, job, store, engine, asyncio.run)
-    finally:
-        store.close()
+    with _watched(args, job, preamble(job.spec, meter), clock, meter) as watcher:
+        store = _store(args, job)
+        watcher.run_started(store.run_id)
+        try:
+            engine = Engine(job.spec, job.trained, store, meter, clock, watcher, job.done, root=args.sysfs_root)
+            return _execute(args, job, store, engine, asyncio.run)
+        finally:
+            store.close()
 
 
 def run_simulated(args: argparse.Namespace, job: Job) -> int:
@@ -60,20 +65,23 @@ def run_simulated(args: argparse.Namespace, job: Job) -> int:
         raise UsageError(f"--workers {workers}: at least 1.")
     if args.check:
         return _check(args, job, [])
-    progress = _progress(args, job, simulated_preamble(job.spec, workers))
-    store = _store(args, job)
-    try:
-        if not job.spec.trains:
-            return _execute(args, job, store, CostEngine(job.spec, store, progress, job.done), asyncio.run)
-        with virtual_loop() as loop:
-            clock = VirtualClock(loop)
-            meter = HostMeter([], None, clock, rate_hz=job.spec.fleet.meter_rate_hz)
-            engine = Engine(
-                *(job.spec, job.trained, store, meter, clock, progress, job.done), root=args.sysfs_root, workers=workers
-            )
-            return _execute(args, job, store, engine, loop.run_until_complete)
-    finally:
-        store.close()
+    with virtual_loop() as loop:
+        clock = VirtualClock(loop)
+        meter = HostMeter([], None, clock, rate_hz=job.spec.fleet.meter_rate_hz)
+        with _watched(args, job, simulated_preamble(job.spec, workers), clock, meter) as watcher:
+            store = _store(args, job)
+            watcher.run_started(store.run_id)
+            try:
+                if not job.spec.trains:
+                    return _execute(args, job, store, CostEngine(job.spec, store, watcher, job.done), asyncio.run)
+                engine = Engine(
+                    *(job.spec, job.trained, store, meter, clock, watcher, job.done),
+                    root=args.sysfs_root,
+                    workers=workers,
+                )
+                return _execute(args, job, store, engine, loop.run_until_complete)
+            finally:
+                store.close()
 
 
 def _check(args: argparse.Namespace, job: Job, probes: list[Probe]) -> int:
@@ -81,11 +89,36 @@ def _check(args: argparse.Namespace, job: Job, probes: list[Probe]) -> int:
     return EXIT_OK if is_good else EXIT_PRECONDITION
 
 
-def _progress(args: argparse.Namespace, job: Job, lines: list[str]) -> Progress:
+@contextmanager
+def _watched(args: argparse.Namespace, job: Job, lines: list[str], clock: Clock, meter: HostMeter) -> Iterator[Watcher]:
+    """Who is told of the run: the terminal, and the live page where one is wanted, from before there are results."""
     progress = Progress(len(job.spec.tasks) - len(job.done.finished), quiet=args.quiet)
+    with closing(progress):
+        if args.live is None:
+            yield _told(progress, lines)
+            return
+        board = Board(_subject(job, meter), clock, job.done)
+        with served(args.live, board, tls=job.spec.fleet.tls, latest_tick=lambda: meter.latest_tick):
+            yield _told(Watchers(progress, board), lines)
+
+
+def _told(watcher: Watcher, lines: list[str]) -> Watcher:
     for line in lines:
-        progress.say(line)
-    return progress
+        watcher.say(line)
+    return watcher
+
+
+def _subject(job: Job, meter: HostMeter) -> Subject:
+    spec = job.spec
+    return Subject(
+        fleet=spec.fleet.name,
+        experiment=spec.experiment.name,
+        tasks=spec.tasks,
+        devices=tuple((device.id, device.processor, device.launcher) for device in spec.devices) if spec.trains else (),
+        n_devices=len(spec.devices) if spec.trains else spec.fleet.size,
+        is_simulated=spec.fleet.is_simulated,
+        meter="simulated" if spec.fleet.is_simulated else meter.description,
+    )
 
 
 def _store(args: argparse.Namespace, job: Job) -> Store:

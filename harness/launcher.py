@@ -40,10 +40,21 @@ class JoinSpec:
 
 @dataclass(frozen=True, slots=True)
 class DeviceCheck:
-    """What `--check` says of one device."""
+    """What `--check` says of one device. None is what nobody has asked or nobody has told.
+
+    `version` is that of our packages or of the program there, `machine` its architecture and interpreter, `sensors` are
+    name and provenance of those that can be used; `clock_offset_s` bounds its wall clock less this machine's, s.
+    """
 
     ok: bool
     detail: str
+    reachable: bool | None = None
+    version: str | None = None
+    machine: str | None = None
+    sensors: tuple[tuple[str, str], ...] | None = None
+    clock_offset_s: tuple[float, float] | None = None
+    free_bytes: int | None = None
+    power_mode: str | None = None
 
 
 class Session(Protocol):

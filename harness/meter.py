@@ -65,6 +65,8 @@ class HostMeter:
         self._history: list[tuple[Sample, Tick | None]] = []
         self._task_samples: list[Sample] = []
         self._started_s = time.monotonic()
+        self.latest_tick: Tick | None = None
+        """The latest sample, for whoever only looks: reading it takes no sample and no lock."""
         self._sampler: Sampler | None = None
         if chosen is not None:
             self._sampler = Sampler(chosen.sensor, clock, rate_hz=rate_hz, on_sample=self._note)
@@ -171,6 +173,7 @@ class HostMeter:
         tick = None
         if known and len(known) == len(joules):
             tick = Tick(sample.t_ns, math.fsum(known), dict(self._cpu_s), _host_busy_s())
+            self.latest_tick = tick
         if not self._history or sample.t_ns > self._history[-1][0].t_ns:
             self._history.append((sample, tick))
         if len(self._task_samples) < MAX_TASK_SAMPLES:

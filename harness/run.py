@@ -16,6 +16,7 @@ from harness.fleet import load_fleet
 from harness.host import available_cores
 from harness.init import init
 from harness.job import new_job, resumed_job
+from harness.live.serving import DEFAULT_ADDRESS
 from harness.show import show_plan
 from profiler.errors import FedmeterError, UsageError
 
@@ -50,7 +51,15 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         const=Path("fedmeter-tls"),
         metavar="DIR",
-        help="make certificates and a token in a new folder (default: fedmeter-tls), and nothing else",
+        help="make certificates, a token and, where no FLEET is given, a fleet file of what is found, in a new folder "
+        "(default: fedmeter-tls)",
+    )
+    p.add_argument(
+        "--ssh",
+        nargs="+",
+        default=[],
+        metavar="HOST",
+        help="with --init: hosts for the fleet file, [USER@]HOST[:PORT], or @FILE with one a line",
     )
     p.add_argument("--name", action="append", default=[], metavar="HOST", help="with --init: a further server name")
     p.add_argument(
@@ -61,6 +70,13 @@ def parser() -> argparse.ArgumentParser:
         help="with --init: a certificate of its own for this device, and each of FLEET; DIR may be there already",
     )
     p.add_argument("--days", type=int, metavar="N", help="with --init: how long they are good (default: 365)")
+    p.add_argument(
+        "--live",
+        nargs="?",
+        const=DEFAULT_ADDRESS,
+        metavar="HOST:PORT",
+        help=f"show the run on a page while it goes on, and at /metrics (default: {DEFAULT_ADDRESS})",
+    )
     p.add_argument("--insecure", action="store_true", help="serve in plain text, also where other machines can read it")
     p.add_argument("--sysfs-root", type=Path, default=Path("/"), metavar="DIR", help="read sensors below DIR, not /")
     p.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
@@ -95,9 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(args: argparse.Namespace) -> int:
     if args.init is not None:
-        return init(args.init, args.name, args.days, [*args.device, *_without_certificate(args.fleet, args.init)])
-    if args.name or args.device or args.days is not None:
-        raise UsageError("--name, --device and --days go with --init.")
+        return _init(args)
+    if args.name or args.device or args.ssh or args.days is not None:
+        raise UsageError("--name, --device, --ssh and --days go with --init.")
     job = resumed_job(args) if args.resume else new_job(args)
     if args.dry_run:
         show_plan(job.spec, as_json=args.json)
@@ -108,6 +124,15 @@ def _main(args: argparse.Namespace) -> int:
     if not args.sysfs_root.is_dir():
         raise UsageError(f"--sysfs-root {args.sysfs_root} is not a folder.")
     return run_simulated(args, job) if job.spec.fleet.is_simulated else run_real(args, job)
+
+
+def _init(args: argparse.Namespace) -> int:
+    """A fleet file is written where there is none: neither named nor, for devices by name, about to be."""
+    has_fleet = args.fleet is not None or bool(args.device)
+    if has_fleet and args.ssh:
+        raise UsageError("--ssh is for a new fleet file: it goes neither with FLEET nor with --device.")
+    devices = [*args.device, *_without_certificate(args.fleet, args.init)]
+    return init(args.init, args.name, args.days, devices, None if has_fleet else args.ssh)
 
 
 def _without_certificate(fleet: str | None, folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from harness.checks import check_devices, check_json, check_row, of_this_host
 from harness.engine import RunSpec
 from harness.host import available_cores
 from harness.launcher import launcher_class
@@ -130,17 +131,20 @@ def check(spec: RunSpec, probes: list[Probe], machine: Facts, *, as_json: bool) 
     except PreconditionError as error:
         problem = str(error)
     meter = HostMeter(probes, chosen, SystemClock(), rate_hz=spec.fleet.meter_rate_hz)
-    devices = []
-    for device in spec.devices:
-        outcome = launcher_class(device.launcher).check(device)
-        devices.append({"device": device.id, "processor": device.processor, "ok": outcome.ok, "detail": outcome.detail})
+    outcomes = check_devices(spec.devices)
+    checked = [
+        (device, of_this_host(outcome, probes, machine) if launcher_class(device.launcher).shares_host else outcome)
+        for device, outcome in zip(spec.devices, outcomes, strict=True)
+    ]
     sensors = meter.facts()["sensors"]
     if as_json:
+        devices = [check_json(device, outcome) for device, outcome in checked]
         report = {"devices": devices, "sensors": sensors, "meter": meter.description, "problem": problem or None}
         report["machine"] = machine
         print(json.dumps(report, indent=2))
     else:
-        print(tabulate(devices, headers="keys"))
+        rows = [check_row(device, outcome) for device, outcome in checked]
+        print(tabulate(_told(rows), headers="keys", disable_numparse=True))
         print()
         print(tabulate([_sensor_line(sensor) for sensor in sensors], headers="keys"))
         print(f"\nenergy of this host: {meter.description}")
@@ -148,7 +152,13 @@ def check(spec: RunSpec, probes: list[Probe], machine: Facts, *, as_json: bool) 
             print(sentence)
     if problem:
         print(f"error: {problem}", file=sys.stderr)
-    return not problem and all(device["ok"] for device in devices)
+    return not problem and all(outcome.ok for outcome in outcomes)
+
+
+def _told(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Without the columns that say nothing of any device."""
+    said = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
+    return [{name: row[name] for name in said} for row in rows]
 
 
 def _sensor_line(sensor: dict[str, Any]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from harness.virtual_time import VirtualLoop
 from harness.workers import Work, Worker
 from profiler.devices import Device, load_device
 from profiler.errors import DeviceError, UsageError
-from profiler.quantities import Scope
+from profiler.quantities import Provenance, Scope
 
 
 class SimulatedTransport:
@@ -122,7 +122,8 @@ class SimulatedLauncher:
     def check(cls, device: DeviceSpec) -> DeviceCheck:
         profile = profile_of(device)
         known = ", ".join(f"{training.workload} ({training.kind})" for training in profile.training)
-        return DeviceCheck(True, f"simulated as {profile.name}; knows training of {known or 'nothing'}")
+        told = f"simulated as {profile.name}; knows training of {known or 'nothing'}"
+        return DeviceCheck(True, told, machine=profile.name, sensors=(("profile", Provenance.SIMULATED.value),))
 
     def start(self, device: DeviceSpec, join: JoinSpec) -> SimulatedSession:
         """Raises DeviceError, SpecError where its profile does not know the workload."""

@@ -17,10 +17,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from fl.security import CLIENT_FILES, FOLDER_VARIABLE, client_folder, is_loopback
+from harness.checks import power_mode
 from harness.device import DeviceSpec
 from harness.launcher import DeviceCheck, JoinSpec
 from harness.launchers import provisioning
@@ -31,6 +33,7 @@ from harness.launchers.ssh_connection import Connection, RemoteCommand
 from harness.launchers.ssh_options import SshOptions
 from harness.spec import Table
 from profiler.errors import DeviceError, PreconditionError
+from profiler.files import printable
 
 BEAT_S, PATIENCE_S = 15.0, 60.0
 """How often a device hears of us, and how long its client outlives our silence."""
@@ -283,10 +286,13 @@ class SshLauncher:
     def check(cls, device: DeviceSpec) -> DeviceCheck:
         folder = private_folder()
         connection = Connection(device.id, SshOptions.of(device), folder / "0", lambda _: None)
+        is_reached = False
         try:
-            return DeviceCheck(True, _findings(connection, device))
+            connection.open()
+            is_reached = True
+            return _checked(connection, device)
         except PreconditionError as error:
-            return DeviceCheck(False, str(error))
+            return DeviceCheck(False, str(error), reachable=is_reached)
         finally:
             connection.close()
             shutil.rmtree(folder, ignore_errors=True)
@@ -351,23 +357,42 @@ def sensors_of(connection: Connection, place: Place) -> list[dict[str, Any]]:
         raise connection.failure("sensors", reason, "Run it there by hand: python -m profiler list.") from None
 
 
-def _findings(connection: Connection, device: DeviceSpec) -> str:
-    """What can be told of a device without changing it. Raises PreconditionError."""
+def machine_of(connection: Connection, place: Place) -> dict[str, Any]:
+    """What our profiler says of the machine there; nothing where it says nothing of use. Raises DeviceError."""
+    program = "import json; from profiler.machine_facts import machine_facts; print(json.dumps(machine_facts()))"
+    command = [place.executable, "-c", program]
+    request = {"do": "run", "command": command, "environment": place.environment, "timeout_s": _SENSORS_TIMEOUT_S}
+    answer = connection.ask("machine", request, timeout_s=_SENSORS_TIMEOUT_S)
+    try:
+        return dict(json.loads(str(answer.get("output"))))
+    except (TypeError, ValueError):
+        return {}
+
+
+def _checked(connection: Connection, device: DeviceSpec) -> DeviceCheck:
+    """What can be told of a device that is connected, without changing it. Raises PreconditionError."""
     options = SshOptions.of(device)
     wheel = wheel_of(options)
-    connection.open()
     place = provisioning.look(connection, options.folder, wheel.label, time.time)
     provisioning.check_place(connection, place)
-    low_ms, high_ms = (1e3 * bound for bound in place.clock_offset_s)
-    parts = [f"Python {'.'.join(map(str, place.python))} on {place.machine}"]
-    if place.is_there:
-        check_required(connection, place, device)
-        usable = [one for one in sensors_of(connection, place) if one.get("available")]
-        sensors = ", ".join(f"{one['sensor']} ({one.get('provenance')})" for one in usable)
-        parts += [f"{wheel.label} is there", f"sensors: {sensors or 'none'}"]
-    else:
+    found = DeviceCheck(
+        True,
+        "",
+        reachable=True,
+        machine=f"{place.machine}, Python {'.'.join(map(str, place.python))}",
+        clock_offset_s=place.clock_offset_s,
+        free_bytes=place.free_bytes,
+    )
+    if not place.is_there:
         missing = provisioning.requirements(place)
         added = f" with {', '.join(missing)}" if missing else ""
-        parts.append(f"{wheel.label}{added} will be installed, after which sensors can be listed")
-    parts += [f"{place.free_bytes / 1e9:.1f} GB free", f"clock {low_ms:+.2f} to {high_ms:+.2f} ms of this one's"]
-    return "; ".join(parts)
+        return replace(found, detail=f"{wheel.label}{added} will be installed, after which sensors can be listed")
+    check_required(connection, place, device)
+    usable = [one for one in sensors_of(connection, place) if one.get("available")]
+    return replace(
+        found,
+        detail="ready",
+        version=wheel.label,
+        sensors=tuple((printable(one["sensor"], 64), printable(str(one.get("provenance")), 64)) for one in usable),
+        power_mode=power_mode(machine_of(connection, place)),
+    )

@@ -6,12 +6,15 @@ import io
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.plan import Task
-from harness.progress import Progress, energy_text
+from harness.progress import LETTERS, Progress, energy_text, status_lines
 from harness.show import print_summary
 from harness.store import Done
 from harness.summary import summary_json
+from harness.watching import STATES, DeviceState, Standing
 from profiler.records import Row
 
 TASK = Task("digits", {"kind": "iid"}, 2, 5, 3, 16, 0.01, 1, "fedavg", {}, {"cpu": 3}, {})
@@ -54,6 +57,48 @@ def test_a_terminal_gets_a_bar_that_says_who_is_waited_for() -> None:
     assert "waiting for c, d, e" in text
     assert "1/2 rounds" in text
     assert "it caught fire" in text
+
+
+def standings(**states: DeviceState) -> dict[str, Standing]:
+    return {
+        device: Standing(state, 0, "no route\x1b[31m to host" if state == "gone" else "")
+        for device, state in states.items()
+    }
+
+
+def test_few_devices_are_named_and_their_trouble_is_told() -> None:
+    [line] = status_lines(standings(a="waiting", b="gone", c="fitting", d="fitting"), 120)
+    assert line == "x 1 gone: b (no route?[31m to host) | F 2 fitting: c, d | . 1 waiting"
+
+
+@given(st.lists(st.sampled_from(STATES), max_size=400), st.integers(20, 200))
+def test_however_many_devices_the_lines_fit_and_a_letter_is_a_device(states: list[DeviceState], width: int) -> None:
+    lines = status_lines({f"device-{n}": Standing(state, 0) for n, state in enumerate(states)}, width)
+    assert all(len(line) <= width for line in lines)
+    assert len(lines) <= 5
+    if len(lines) > 1:
+        assert "".join(lines[1:]) == "".join(LETTERS[state] for state in states)
+
+
+def test_two_hundred_devices_take_three_rows_of_letters() -> None:
+    states = {f"pi-{n}": Standing("fitting" if n < 2 else "waiting", 0) for n in range(200)}
+    lines = status_lines(states, 79)
+    assert lines[0] == "F 2 fitting: pi-0, pi-1 | . 198 waiting"
+    assert lines[1] == "FF" + 77 * "."
+    assert len(lines) == 4
+
+
+def test_a_terminal_shows_what_devices_do_from_their_start_on() -> None:
+    terminal = Terminal()
+    progress = Progress(1, stream=terminal)
+    progress.starting("a")
+    assert "s 1 starting: a" in terminal.getvalue()
+    progress.task_started(TASK, 1)
+    progress.call_started(1, "fit", "a")
+    progress.gone("a", "killed by SIGKILL")
+    progress.round_finished(TASK, round_row(1))
+    progress.task_finished()
+    assert "x 1 gone: a (killed by SIGKILL)" in terminal.getvalue()
 
 
 def test_quiet_says_nothing() -> None:

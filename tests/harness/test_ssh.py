@@ -114,7 +114,7 @@ def test_what_stands_in_the_way_of_a_connection_is_told(sshd: Sshd, launcher: Ss
         assert reason in told
         assert remedy in told
         outcome = SshLauncher.check(spec)
-        assert not outcome.ok
+        assert (outcome.ok, outcome.reachable) == (False, False)
         assert reason in outcome.detail
     assert not sshd.left_behind()
 
@@ -161,7 +161,7 @@ def test_a_sensor_that_is_required_and_not_there_is_told(sshd: Sshd, launcher: S
     assert "pi: sensors: required sensor 'jetson': neither an INA3221" in told
     assert "check" not in told
     outcome = SshLauncher.check(replace(device(sshd.options), require=("no-such",)))
-    assert (outcome.ok, "required sensor 'no-such'" in outcome.detail) == (False, True)
+    assert (outcome.ok, outcome.reachable, "required sensor 'no-such'" in outcome.detail) == (False, True, True)
 
 
 def test_two_clients_that_meter_one_machine_are_refused(sshd: Sshd, launcher: SshLauncher) -> None:
@@ -185,8 +185,11 @@ def test_a_client_meters_itself_and_tells_how_it_runs(sshd: Sshd, launcher: SshL
             assert command[command.index("--meter") + 1] == "auto"
             assert psutil.Process(facts["remote_pid"]).username() == sshd.user
             outcome = await asyncio.to_thread(SshLauncher.check, session.device)
-            assert facts["packages"].rpartition("-cp")[0] in outcome.detail
-            assert "cpu_model (estimated)" in outcome.detail
+            assert outcome.version == facts["packages"].rpartition("-cp")[0]
+            assert ("cpu_model", "estimated") in outcome.sensors
+            low_s, high_s = outcome.clock_offset_s
+            assert low_s <= 0 <= high_s
+            assert outcome.free_bytes > 0
         assert session.exit_status() is not None
         assert sshd.left_behind() == []
 

@@ -50,7 +50,9 @@ def test_a_mixed_fleet_runs_to_its_end(sshd: Sshd, bench: Bench) -> None:
     assert checked.returncode == 0, checked.stderr
     here, there = json.loads(checked.stdout)["devices"]
     assert (here["ok"], there["ok"]) == (True, True)
-    assert "Python 3." in there["detail"]
+    assert "Python 3." in there["machine"]
+    assert (here["reachable"], there["reachable"]) == (True, True)
+    assert there["clock_offset_s"][0] <= 0 <= there["clock_offset_s"][1]
 
     bench.run_ok()
 
