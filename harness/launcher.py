@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 from fl.calls import Transport
 from fl.plugins import load_plugin
@@ -75,6 +75,16 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
+class FindsUnfit(Protocol):
+    """A session that may find out that its device lacks what the fleet requires of it: no run begins without that."""
+
+    @property
+    def unfit(self) -> str:
+        """What it lacks; empty where it has all, as far as is known."""
+        ...
+
+
 class Launcher(Protocol):
     """Chosen by name through the entry points `fedmeter.launchers`; constructed with the folder for logs."""
 
@@ -97,7 +107,7 @@ class Launcher(Protocol):
     def __init__(self, log_dir: Path) -> None: ...
 
     def start(self, device: DeviceSpec, join: JoinSpec) -> Session:
-        """Raises DeviceError."""
+        """May take its time; called from several threads at once, which live until the run ends. Raises DeviceError."""
         ...
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from typing import NoReturn, TextIO
 
 from tqdm import tqdm
@@ -83,10 +84,14 @@ class Progress:
         if self._bar is None or not (force or time.monotonic() - self._shown_s > 0.1):
             return
         self._shown_s = time.monotonic()
-        waiting = sorted(self._waiting)
-        names = ", ".join(waiting[:3]) + (f" and {len(waiting) - 3} more" if len(waiting) > 3 else "")
-        parts = [self._last, f"waiting for {names}" if waiting else ""]
+        parts = [self._last, f"waiting for {some_names(self._waiting)}" if self._waiting else ""]
         self._bar.set_postfix_str(" | ".join(part for part in parts if part))
+
+
+def some_names(names: Iterable[str], most: int = 3) -> str:
+    """`a, b, c and 197 more`; empty without any."""
+    known = sorted(names)
+    return ", ".join(known[:most]) + (f" and {len(known) - most} more" if len(known) > most else "")
 
 
 def round_line(row: Row) -> str:

@@ -65,7 +65,7 @@ class Done:
 
     def note(self, row: Row) -> None:
         """Take one record in, in the order of writing: a later attempt's round replaces an earlier one's."""
-        if "attempt" in row:
+        if "attempt" in row and row["kind"] != "failure":  # one can precede its task
             self.attempts[row["task"]] = max(self.attempts.get(row["task"], 0), row["attempt"])
         if row["kind"] == "round":
             self.rounds.setdefault(row["task"], {})[row["round"]] = row

@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,19 +192,22 @@ class Cores:
     def __init__(self, cores: Sequence[int]) -> None:
         self._free = dict.fromkeys(cores, 1.0)
         self._placed: dict[str, int | None] = {}
+        self._lock = threading.Lock()
 
     def place(self, device: str, demand: float) -> int | None:
         """The core of a device, the same each time it is asked for; None where no core has so much left."""
-        if device not in self._placed:
-            core = next((core for core, free in self._free.items() if demand <= free + 1e-9), None)
-            if core is not None:
-                self._free[core] -= demand
-            self._placed[device] = core
-        return self._placed[device]
+        with self._lock:
+            if device not in self._placed:
+                core = next((core for core, free in self._free.items() if demand <= free + 1e-9), None)
+                if core is not None:
+                    self._free[core] -= demand
+                self._placed[device] = core
+            return self._placed[device]
 
     def take(self, cores: Iterable[int]) -> None:
         """Cores that a device was given by name are not for others that are placed later."""
-        self._free.update(dict.fromkeys(self._free.keys() & set(cores), 0.0))
+        with self._lock:
+            self._free.update(dict.fromkeys(self._free.keys() & set(cores), 0.0))
 
 
 def pin(pid: int, cores: Iterable[int]) -> None:

@@ -58,6 +58,7 @@ class SshSession:
         self._facts: dict[str, Any] = {}
         self._n_connections = 0
         self._status: int | None = None
+        self._unfit = ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"ssh-{device.id}", daemon=True)
         self._thread.start()
@@ -74,6 +75,10 @@ class SshSession:
 
     def exit_status(self) -> int | None:
         return self._status
+
+    @property
+    def unfit(self) -> str:
+        return self._unfit
 
     def settle(self) -> None:
         pass
@@ -175,7 +180,11 @@ class SshSession:
             self._log.note(f"installing {self._wheel.label}")
         wheelhouse = None if options.wheelhouse is None else Path(options.wheelhouse)
         provisioning.install(connection, place, self._wheel, wheelhouse)
-        check_required(connection, place, self.device)
+        try:
+            check_required(connection, place, self.device)
+        except MissingSensorError as error:
+            self._unfit = str(error)
+            raise
         server, way = self._server(place)
         running = connection.command(self._supervision(place, server))
         try:
@@ -270,6 +279,7 @@ class SshLauncher:
         self._n_started = 0
         self._wheels: dict[str | None, Wheel] = {}
         self._metered: dict[tuple[str, int | None], str] = {}
+        self._lock = threading.Lock()
 
     @classmethod
     def read_options(cls, entry: Table) -> dict[str, Any]:
@@ -294,18 +304,23 @@ class SshLauncher:
     def start(self, device: DeviceSpec, join: JoinSpec) -> SshSession:
         """Returns at once; how it goes shows in the session's status and log."""
         options = SshOptions.of(device)
-        if options.meter != "none":
-            other = self._metered.setdefault(options.place, device.id)
-            if other != device.id:
-                raise DeviceError(
-                    f"{device.id}: start: {options.host} already runs {other}, and both would count the whole machine.",
-                    remedy='Set meter = "none" for all but one.',
-                )
-        if options.wheel not in self._wheels:
-            self._wheels[options.wheel] = wheel_of(options)
-        self._n_started += 1
+        with self._lock:
+            if options.meter != "none":
+                self._meter_alone(device, options)
+            if options.wheel not in self._wheels:
+                self._wheels[options.wheel] = wheel_of(options)
+            self._n_started += 1
+            socket = self._sockets / str(self._n_started)
         log = ClientLog(self._log_dir / f"{device.id}.log")
-        return SshSession(device, join, self._wheels[options.wheel], self._sockets / str(self._n_started), log)
+        return SshSession(device, join, self._wheels[options.wheel], socket, log)
+
+    def _meter_alone(self, device: DeviceSpec, options: SshOptions) -> None:
+        other = self._metered.setdefault(options.place, device.id)
+        if other != device.id:
+            raise DeviceError(
+                f"{device.id}: start: {options.host} already runs {other}, and both would count the whole machine.",
+                remedy='Set meter = "none" for all but one.',
+            )
 
     def close(self) -> None:
         shutil.rmtree(self._sockets, ignore_errors=True)
@@ -326,8 +341,12 @@ def private_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-"))
 
 
+class MissingSensorError(DeviceError):
+    """A sensor that the fleet file requires cannot be used on a device."""
+
+
 def check_required(connection: Connection, place: Place, device: DeviceSpec) -> None:
-    """Raises DeviceError where a sensor that the fleet file requires cannot be used on the device."""
+    """Raises MissingSensorError, or DeviceError where the device cannot be asked."""
     if not device.require:
         return
     found = {sensor["sensor"]: sensor for sensor in sensors_of(connection, place)}
@@ -335,7 +354,8 @@ def check_required(connection: Connection, place: Place, device: DeviceSpec) -> 
         sensor = found.get(name, {"reason": "there is no such sensor", "remedy": ""})
         if not sensor.get("available"):
             reason = f"required sensor '{name}': {sensor.get('reason')}"
-            raise connection.failure("sensors", reason, str(sensor.get("remedy", "")))
+            failure = connection.failure("sensors", reason, str(sensor.get("remedy", "")))
+            raise MissingSensorError(failure.args[0], remedy=failure.remedy)
 
 
 def sensors_of(connection: Connection, place: Place) -> list[dict[str, Any]]:
