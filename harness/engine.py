@@ -34,7 +34,7 @@ from harness.recorder import IgnoredCutoffs, TaskContext, round_rows, sampled, s
 from harness.sessions import Sessions, Trouble
 from harness.store import Done, Store
 from profiler.clock import Clock
-from profiler.errors import ClientFailure, PreconditionError
+from profiler.errors import ClientFailure, PreconditionError, StorageError
 from profiler.records import Row
 
 ABSENT = "absent"
@@ -292,6 +292,8 @@ class Engine:
         status = "completed"
         try:
             await self._rounds(crew, task, context, start)
+        except StorageError:
+            raise  # it would befall every other task as well
         except PreconditionError as error:
             status = "failed"
             self._fail(task, attempt, None, "round", str(error))

@@ -95,7 +95,7 @@ def test_a_killed_client_is_back_in_the_same_task(bench: Bench) -> None:
         wait_until(lambda: bench.records("round"))
         before = pids(bench)
         os.kill(before["d-1"], signal.SIGKILL)
-        stdout, stderr = process.communicate(timeout=100)
+        _, stderr = process.communicate(timeout=100)
     assert process.returncode == 1, stderr
     failures = bench.records("failure")
     assert {row["device"] for row in failures} == {"d-1"}
