@@ -116,3 +116,16 @@ def test_many_clients_start_and_train(bench: Bench) -> None:
     assert [row["n_results"] for row in bench.records("round")] == [24, 24]
     assert len(set(pids(bench).values())) == 24, "one process a client"
     assert not bench.records("failure")
+
+
+def test_a_run_that_was_killed_before_its_last_word_gets_it_on_resuming(bench: Bench) -> None:
+    write(bench, rounds=1)
+    bench.run_ok()
+    (run,) = bench.run_folders()
+    end = run / "end.json"
+    told = json.loads(end.read_text())
+    end.unlink()
+    bench.run_ok("--resume", run)
+    again = json.loads(end.read_text())
+    varying = {"wall_time": None, "folder": None}
+    assert again | varying == told | varying
