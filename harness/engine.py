@@ -18,6 +18,7 @@ from fl.proxy import ClientInfo, ClientProxy
 from fl.receipts import Stray
 from fl.security import ServerSecurity, server_security
 from fl.server import Server
+from fl.spool_file import read_spool
 from fl.strategy import Adjusted, Assignment, Strategy, load_strategy
 from fl.workload import Workload
 from harness.crew import Crew
@@ -26,7 +27,7 @@ from harness.experiment import ExperimentSpec
 from harness.fleet import FleetSpec
 from harness.host import device_facts, host_facts
 from harness.idle import idle_facts, measure_idle
-from harness.launcher import JoinSpec, Launcher, Session, launcher_class
+from harness.launcher import JoinSpec, Launcher, Session, Spooled, launcher_class
 from harness.meter import HOST, HostMeter
 from harness.plan import Task
 from harness.progress import Progress, some_names
@@ -135,6 +136,7 @@ class Engine:
         self._restarted: set[str] = set()  # whose device files tell of an earlier client
         self._last: TaskContext | None = None
         self._task: Task | None = None
+        self._unsent: list[Stray] = []
         self._in_process = InProcessServer(self._describe) if spec.fleet.is_simulated else None
         self._server = self._in_process or Server(
             spec.fleet.address,
@@ -164,6 +166,7 @@ class Engine:
         finally:
             await crew.close()
             crew.sessions.stop()
+            self._record_strays()
             self._meter.stop()
             await self._close()
 
@@ -176,7 +179,9 @@ class Engine:
         return max(n_there, default=0) >= self._spec.experiment.min_clients
 
     def _crew(self, join: JoinSpec) -> Crew:
-        sessions = Sessions(self._launchers(self._store.logs), join, self._joined, on_start=self._started)
+        sessions = Sessions(
+            self._launchers(self._store.logs), join, self._joined, on_start=self._started, on_spool=self._spooled
+        )
         return Crew(
             self._devices.values(),
             self._shared,
@@ -204,6 +209,12 @@ class Engine:
             self._meter.track(device, pid)
             self._metered.add(device)
         self._restarted.add(device)
+
+    def _spooled(self, device: str, spooled: Spooled) -> None:
+        """Not at once: the round that it may belong to is not over."""
+        info = self._describe(device)
+        self._unsent += [Stray(device, info.processor, tuple(read_spool(spooled.before)), is_from_before=True)]
+        self._unsent += [Stray(device, info.processor, tuple(read_spool(spooled.own)))]
 
     def _report(self, device: DeviceSpec, trouble: Trouble) -> None:
         """A client that did not come is of the task that is going on, or comes next."""
@@ -345,6 +356,9 @@ class Engine:
         if self._in_process is not None:
             return self._joined() & context.processors.keys()
         there = await crew.before_round(context.processors, self._spec.experiment.min_clients)
+        if self._unsent:  # now, while the meter still knows of the round
+            self._last = context
+            self._record_strays()
         self._write_devices(crew.sessions)
         return there
 
@@ -371,13 +385,28 @@ class Engine:
 
     def _record_strays(self) -> None:
         """What came after the last round of a task, or with the goodbyes: the task it belongs to is the latest."""
-        strays = self._server.receipts.take()
-        if not strays or self._last is None:
+        if self._last is None:
             return
         context = replace(self._last, wall_time=self._clock.wall_time())
+        self._append_strays(context, self._server.receipts.take())
+        self._append_strays(context, self._take_unsent())
+
+    def _append_strays(self, context: TaskContext, strays: Sequence[Stray]) -> None:
+        if not strays:
+            return
         energy, last_round = self._meter.peek(None), max(self.done.rounds.get(context.task, {}), default=0)
         self._append([row for stray in strays for row in stray_rows(context, stray, energy, last_round)])
         self._store.sync()
+
+    def _take_unsent(self) -> list[Stray]:
+        """What clients that ended could not send, as far as it has not come all the same."""
+        unsent, self._unsent = self._unsent, []
+        taken = []
+        for stray in unsent:
+            known = set(self.done.latest_spans.get(stray.device, ()))
+            spans = tuple(span for span in stray.spans if (span.span_id, span.start_ns) not in known)
+            taken += [replace(stray, spans=spans)] if spans else []
+        return taken
 
     def _energies(self, calls: Sequence[CallRecord]) -> dict[str, float]:
         """What devices without a meter of their own drew during their answered calls, from this host's."""

@@ -85,6 +85,26 @@ class FindsUnfit(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """What clients of a device have measured and no server has confirmed, as `fl.spool_file` writes it.
+
+    `own` is of the client of the session, `before` of one that an earlier session had left behind.
+    """
+
+    own: bytes = b""
+    before: bytes = b""
+
+
+@runtime_checkable
+class KeepsSpool(Protocol):
+    """A session whose client leaves behind what it could not send."""
+
+    def take_spool(self) -> Spooled:
+        """Once it has ended; each byte once. Must be quick: what comes from elsewhere has come by then."""
+        ...
+
+
 class Launcher(Protocol):
     """Chosen by name through the entry points `fedmeter.launchers`; constructed with the folder for logs."""
 

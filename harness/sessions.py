@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from harness.device import DeviceSpec
 from harness.host import available_cores
-from harness.launcher import JoinSpec, Launcher, Session, log_tail, signal_name
+from harness.launcher import JoinSpec, KeepsSpool, Launcher, Session, Spooled, log_tail, signal_name
 from profiler.errors import DeviceError
 
 log = logging.getLogger("harness")
@@ -49,11 +49,13 @@ class Sessions:
         joined: Callable[[], set[str]],
         *,
         on_start: Callable[[Session], None] = lambda session: None,
+        on_spool: Callable[[str, Spooled], None] = lambda device, spooled: None,
     ) -> None:
         self._launchers = launchers
         self._join = join
         self._joined = joined
         self._on_start = on_start
+        self._on_spool = on_spool
         self._sessions: dict[str, Session] = {}
         self._here = asyncio.Semaphore(STARTS_PER_CORE * available_cores())
         self._elsewhere = asyncio.Semaphore(STARTS_ELSEWHERE)
@@ -110,6 +112,12 @@ class Sessions:
         until_s = time.monotonic() + _FORGET_S
         while device in self._joined() and time.monotonic() < until_s:
             await asyncio.sleep(_POLL_S)
+        self._collect(device)
+
+    def _collect(self, device: str) -> None:
+        session = self._sessions[device]
+        if isinstance(session, KeepsSpool) and (spooled := session.take_spool()) != Spooled():
+            self._on_spool(device, spooled)
 
     async def wait_joined(self, devices: Iterable[DeviceSpec], timeout_s: float) -> dict[str, str]:
         """Wait until every device has joined and settled; the reason for each that has not, with the end of its log."""
@@ -162,6 +170,8 @@ class Sessions:
         for thread in threads:
             thread.join()
         self._threads.shutdown()
+        for device in self._sessions:
+            self._collect(device)
         for launcher in self._launchers.values():
             launcher.close()
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fl.security import FOLDER_VARIABLE
+from fl.spool_file import MAX_SPOOL_BYTES
 from harness.cgroups import sweep_stale_cgroups
 from harness.device import DeviceSpec
-from harness.launcher import DeviceCheck, JoinSpec
+from harness.launcher import DeviceCheck, JoinSpec, Spooled
 from harness.launchers import tether
 from harness.launchers.limits import MB, allowed_cores, missing_cores, read_limits, usable_cores
 from harness.memory_limit import MemoryLimit, limit_memory
@@ -55,9 +56,17 @@ class Limits:
 class LocalSession:
     """One client process."""
 
-    def __init__(self, device: DeviceSpec, process: subprocess.Popen[bytes], limits: Limits, log_path: Path) -> None:
+    def __init__(
+        self,
+        device: DeviceSpec,
+        process: subprocess.Popen[bytes],
+        limits: Limits,
+        log_path: Path,
+        before: bytes = b"",
+    ) -> None:
         self.device = device
         self.log_path = log_path
+        self._before = before
         self._process = process
         self._limits = limits
         self._has_told = False
@@ -104,6 +113,26 @@ class LocalSession:
         self._tell_memory()
         self._limits.release()
 
+    def take_spool(self) -> Spooled:
+        before, self._before = self._before, b""
+        return Spooled(take_file(spool_path(self.log_path)), before)
+
+
+def spool_path(log_path: Path) -> Path:
+    """Beside the log of a client: what it has measured and not got confirmed."""
+    return log_path.with_suffix(".spool").absolute()
+
+
+def take_file(path: Path) -> bytes:
+    """As much of it as a spool may have; it is gone then. Empty where there is none."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_SPOOL_BYTES)
+        path.unlink()
+    except OSError:
+        return b""
+    return data
+
 
 class LocalLauncher:
     """Clients that fit onto single cores are pinned to them, so that they do not slow each other down.
@@ -142,11 +171,12 @@ class LocalLauncher:
         if absent := missing_cores(device.options):
             raise DeviceError(f"{device.id}: {absent}.")
         log_path = self._log_dir / f"{device.id}.log"
+        before = take_file(spool_path(log_path))  # of a harness that was killed
         limits = _make_limits(device, device.id, self._place(device))
         try:
             with log_path.open("ab") as log_file:
                 process = subprocess.Popen(
-                    tethered(client_command(device, join)),
+                    tethered(client_command(device, join, spool=str(spool_path(log_path)))),
                     stdin=subprocess.DEVNULL,
                     stdout=log_file,
                     stderr=subprocess.STDOUT,
@@ -158,7 +188,7 @@ class LocalLauncher:
             raise DeviceError(f"{device.id}: cannot start a client: {error}.") from error
         if limits.memory is not None:
             limits.memory.attach(process.pid)  # at once: what it has before would not count
-        return LocalSession(device, process, limits, log_path)
+        return LocalSession(device, process, limits, log_path, before)
 
     def _place(self, device: DeviceSpec) -> tuple[int, ...]:
         if chosen := device.options.get("cores"):
@@ -235,7 +265,13 @@ def tethered(command: list[str]) -> list[str]:
 
 
 def client_command(
-    device: DeviceSpec, join: JoinSpec, *, python: str = sys.executable, server: str | None = None, meter: str = "none"
+    device: DeviceSpec,
+    join: JoinSpec,
+    *,
+    python: str = sys.executable,
+    server: str | None = None,
+    meter: str = "none",
+    spool: str | None = None,
 ) -> list[str]:
     """The command line of a Python client. On this machine its power is metered from outside, by the host's meter.
 
@@ -253,6 +289,7 @@ def client_command(
         "--partition-seed": partition.seed,
         "--threads": device.options["threads"],
         "--meter": meter,
+        **({} if spool is None else {"--spool": spool}),
     }
     options = [f"{name}={_option_text(value)}" for name, value in join.workload_options.items()]
     return [

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fl.security import CLIENT_FILES, FOLDER_VARIABLE, client_folder, is_loopback
+from fl.spool_file import MAX_SPOOL_BYTES
 from harness.device import DeviceSpec
-from harness.launcher import DeviceCheck, JoinSpec
+from harness.launcher import DeviceCheck, JoinSpec, Spooled
 from harness.launchers import provisioning
 from harness.launchers.client_log import ClientLog
 from harness.launchers.local import client_command, reachable, thread_variables
@@ -59,6 +60,7 @@ class SshSession:
         self._n_connections = 0
         self._status: int | None = None
         self._unfit = ""
+        self._spool = {"own": b"", "before": b""}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"ssh-{device.id}", daemon=True)
         self._thread.start()
@@ -79,6 +81,10 @@ class SshSession:
     @property
     def unfit(self) -> str:
         return self._unfit
+
+    def take_spool(self) -> Spooled:
+        spool, self._spool = self._spool, {"own": b"", "before": b""}
+        return Spooled(**spool)
 
     def settle(self) -> None:
         pass
@@ -208,6 +214,9 @@ class SshSession:
             if answer is None:
                 self._check_lost(running)
                 return None
+            if isinstance(answer.get("spool"), str) and answer.get("of") in self._spool:
+                of = str(answer["of"])
+                self._spool[of] = (self._spool[of] + answer["spool"].encode())[:MAX_SPOOL_BYTES]
             if isinstance(answer.get("ended"), int):
                 return int(answer["ended"])
 
@@ -225,7 +234,10 @@ class SshSession:
 
     def _supervision(self, place: Place, server: str) -> dict[str, Any]:
         options = self._options
-        command = client_command(self.device, self._join, python=place.executable, server=server, meter=options.meter)
+        spool = f"{self.log_path.absolute().parent.parent.name}.{self.device.id}.spool"  # of this run alone
+        command = client_command(
+            self.device, self._join, python=place.executable, server=server, meter=options.meter, spool=spool
+        )
         return {
             "do": "supervise",
             "command": command,
@@ -234,6 +246,7 @@ class SshSession:
             "files": self._secrets(),
             "files_variable": FOLDER_VARIABLE,
             "patience_s": PATIENCE_S,
+            "spool": spool,
         }
 
     def _secrets(self) -> dict[str, str]:
