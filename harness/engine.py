@@ -327,6 +327,8 @@ class Engine:
         start: Checkpoint,
     ) -> None:
         there = await crew.before_task(context.processors, self._spec.experiment.min_clients)
+        if self._unsent:  # of clients that ended in the task before
+            self._record_strays()
         strategy = self._strategy(task)
         strategy.restore(start.state)
         rounds = run_rounds(
