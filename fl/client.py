@@ -38,6 +38,7 @@ from fl.security import (
     client_security,
     is_loopback,
 )
+from fl.spool_file import SpoolFile
 from fl.workload import PARTITIONS, Partition, load_workload, parse_option
 from profiler.clock import Clock, SystemClock
 from profiler.combined import combined
@@ -150,6 +151,7 @@ def _serve(connection: _Connection, client: InstrumentedClient, backoff: _BackOf
         if leave is None:
             backoff.pause(connection.address, broken)
         elif leave.seconds <= 0:
+            client.spool.part()
             return
         else:
             backoff.leave(leave.seconds)
@@ -256,6 +258,7 @@ class _Connection:
                     response = responder.answer(data, received_ns)
                     del data
                     replies.put(response.data)
+                    client.spool.save()
                     leave, n_bytes = response.leave, len(response.data)
                     del response  # a model's size, as `data`: neither may lie here while the next one comes
                     give_back(n_bytes)
@@ -264,6 +267,7 @@ class _Connection:
                         return leave
             finally:
                 responder.close()
+                client.spool.save()
                 replies.put(None)
                 instructions.cancel()
         return None
@@ -383,14 +387,24 @@ def _run(arguments: argparse.Namespace) -> None:
     root = Path(arguments.sysfs_root)
     samplers = _samplers(root, clock) if arguments.meter == "auto" else ()
     profiler = Profiler(samplers, clock, id_prefix=f"{arguments.device}/{secrets.token_hex(4)}/")
+    instrumented = instrument(client, profiler, root=root)
+    if arguments.spool is not None:
+        instrumented.spool.save_to(_spool_file(arguments.spool))
     start_client(
         arguments.server,
-        instrument(client, profiler, root=root),
+        instrumented,
         device=arguments.device,
         root_certificates=arguments.root_certificates,
         security=client_security(client_folder(Path(arguments.tls), arguments.device)) if arguments.tls else None,
         max_wait_s=arguments.max_wait,
     )
+
+
+def _spool_file(path: Path) -> SpoolFile:
+    try:
+        return SpoolFile(path)
+    except OSError as error:
+        raise PreconditionError(f"--spool {path} cannot be written: {error.strerror}.") from None
 
 
 def limit_threads(threads: int) -> None:
@@ -431,6 +445,9 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get(FOLDER_VARIABLE),
         metavar="DIR",
         help=f"talk TLS with the files of a security folder, or of its devices/ID (default: ${FOLDER_VARIABLE})",
+    )
+    parser.add_argument(
+        "--spool", type=Path, metavar="FILE", help="keep there what was measured and has not arrived yet"
     )
     parser.add_argument("--max-wait", type=float, default=MAX_WAIT_S, metavar="S", help="seconds to wait for a server")
     parser.add_argument("-v", "--verbose", action="store_true")

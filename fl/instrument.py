@@ -31,6 +31,7 @@ import numpy as np
 
 from fl.flower_client import as_numpy_client
 from fl.messages import Array, Config, Scalar
+from fl.spool_file import SpoolFile
 from fl.steps import Pace, StepControl
 from fl.wire.measurement import RECORD_KEY, encode_spans
 from fl.wire.samples import MAX_VALUES, SAMPLES_KEY, SpanSamples, encode_samples
@@ -60,12 +61,15 @@ class Spool:
 
     Whether a reply arrived is known only once the next instruction comes on the same connection. Until then what it
     carried is on its way, and `give_back` puts it first in line again where the connection broke instead. A server of
-    ours lets a span that comes twice so pass once.
+    ours lets a span that comes twice so pass once. `save` keeps a copy of all that has not arrived in a file, where
+    there is one, for a client that ends before it can send it.
     """
 
     def __init__(self) -> None:
         self._records: dict[str, SpanRecord] = {}
         self._on_the_way: list[SpanRecord] = []
+        self._file: SpoolFile | None = None
+        self._saved: set[str] = set()
         self._lock = threading.Lock()
         self.n_lost = 0
 
@@ -87,12 +91,34 @@ class Spool:
         """What was taken last has arrived."""
         with self._lock:
             self._on_the_way = []
+            self._saved.clear()
+            if self._file is not None:
+                self._file.clear()
 
     def give_back(self) -> None:
         """What was taken last may not have arrived."""
         with self._lock:
             self._records = {record.span_id: record for record in self._on_the_way} | self._records
             self._on_the_way = []
+
+    def save_to(self, file: SpoolFile) -> None:
+        """From now on `save` has somewhere to."""
+        self._file = file
+
+    def save(self) -> None:
+        """For the time in which the client waits: it takes some time that nobody should measure."""
+        if self._file is None:
+            return
+        with self._lock:
+            fresh = [one for one in (*self._on_the_way, *self._records.values()) if one.span_id not in self._saved]
+            self._saved.update(one.span_id for one in fresh)
+            self._file.append(fresh)
+
+    def part(self) -> None:
+        """The server has said goodbye: what it did not want to know is not kept for anybody."""
+        if self._file is not None:
+            self._file.remove()
+            self._file = None
 
 
 class InstrumentedClient:

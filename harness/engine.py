@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,27 +18,31 @@ from fl.proxy import ClientInfo, ClientProxy
 from fl.receipts import Stray
 from fl.security import ServerSecurity, server_security
 from fl.server import Server
+from fl.spool_file import read_spool
 from fl.strategy import Adjusted, Assignment, Strategy, load_strategy
 from fl.workload import Workload
+from harness.crew import Crew
 from harness.device import DeviceSpec
 from harness.experiment import ExperimentSpec
 from harness.fleet import FleetSpec
 from harness.host import device_facts, host_facts
 from harness.idle import idle_facts, measure_idle
-from harness.launcher import JoinSpec, Launcher, launcher_class
+from harness.launcher import JoinSpec, Launcher, Session, Spooled, launcher_class
 from harness.meter import HOST, HostMeter
 from harness.plan import Task
+from harness.progress import some_names
 from harness.recorder import IgnoredCutoffs, TaskContext, round_rows, sampled, stray_rows
-from harness.sessions import Sessions, dead_at_start
+from harness.sessions import Sessions, Trouble
 from harness.store import Done, Store
 from harness.watching import Watcher
 from profiler.clock import Clock
-from profiler.errors import ClientFailure, PreconditionError
+from profiler.errors import ClientFailure, PreconditionError, StorageError
 from profiler.records import Row
 
+ABSENT = "absent"
+"""The phase of a failure: a member of a task was not there for a round."""
 _FAREWELL_S = 5.0
 _CLOSE_S = 2.0
-_JOIN_POLL_S = 60.0
 _LAST_WAIT_S = 10.0
 _MODELS_PER_MESSAGE = 4
 _EXTRA_MESSAGE_BYTES = 32 * 1024 * 1024  # twice what is read of one measurement
@@ -128,7 +133,11 @@ class Engine:
         self._told: dict[str, Mapping[str, object]] = {}  # what clients said of their machines
         self._ignored = IgnoredCutoffs()
         self._shared = frozenset(device.id for device in spec.devices if launcher_class(device.launcher).shares_host)
+        self._metered: set[str] = set()  # those of them that have ever had a process
+        self._restarted: set[str] = set()  # whose device files tell of an earlier client
         self._last: TaskContext | None = None
+        self._task: Task | None = None
+        self._unsent: list[Stray] = []
         self._in_process = InProcessServer(self._describe) if spec.fleet.is_simulated else None
         self._server = self._in_process or Server(
             spec.fleet.address,
@@ -143,22 +152,77 @@ class Engine:
         join = self._join_spec(await self._server.start())
         if self._server.foreign_port:
             self._progress.say(f"foreign clients join by TLS at port {self._server.foreign_port}")
-        sessions = Sessions(self._launchers(self._store.logs), join, self._joined)
+        crew = self._crew(join)
         self._meter.start()
         try:
-            await self._start_all(sessions)
-            await self._measure_idle(sessions, "before")
-            for task in self._spec.tasks:
-                if task.id not in self.done.finished:
-                    await self._restart_dead(sessions, task)
-                    await self._run_task(sessions, task)
-            await self._measure_idle(sessions, "after")
+            self._progress.say(f"starting {len(self._devices)} clients: {some_names(self._devices, 8)}")
+            await crew.assemble(self._is_enough)
+            self._tell_standing(crew.sessions)
+            with self._watched(crew):
+                await self._measure_idle(crew, "before")
+                for task in self._open_tasks():
+                    await self._run_task(crew, task)
+                await self._measure_idle(crew, "after")
             await self._server.farewell(_FAREWELL_S)
             self._record_strays()
         finally:
-            sessions.stop()
+            await crew.close()
+            crew.sessions.stop()
+            self._record_strays()
             self._meter.stop()
             await self._close()
+
+    def _open_tasks(self) -> list[Task]:
+        return [task for task in self._spec.tasks if task.id not in self.done.finished]
+
+    def _is_enough(self, joined: Collection[str]) -> bool:
+        """Whether there is a task left that these are enough for."""
+        n_there = (sum(one.id in joined for one in self._spec.members(task)) for task in self._open_tasks())
+        return max(n_there, default=0) >= self._spec.experiment.min_clients
+
+    def _crew(self, join: JoinSpec) -> Crew:
+        sessions = Sessions(
+            self._launchers(self._store.logs), join, self._joined, on_start=self._started, on_spool=self._spooled
+        )
+        return Crew(
+            self._devices.values(),
+            self._shared,
+            sessions,
+            self._joined,
+            self._spec.fleet.relaunch,
+            self._spec.fleet.join_timeout_s,
+            report=self._report,
+            watcher=self._progress,
+        )
+
+    @contextmanager
+    def _watched(self, crew: Crew) -> Iterator[None]:
+        """While it lasts, who is gone elsewhere is started again. What is simulated comes and goes with its worker."""
+        watch = None if self._in_process else asyncio.create_task(crew.watch())
+        try:
+            yield
+        finally:
+            if watch is not None:
+                watch.cancel()
+
+    def _started(self, session: Session) -> None:
+        device, pid = session.device.id, session.pid
+        if device in self._shared and pid is not None:
+            self._meter.track(device, pid)
+            self._metered.add(device)
+        self._restarted.add(device)
+
+    def _spooled(self, device: str, spooled: Spooled) -> None:
+        """Not at once: the round that it may belong to is not over."""
+        info = self._describe(device)
+        self._unsent += [Stray(device, info.processor, tuple(read_spool(spooled.before)), is_from_before=True)]
+        self._unsent += [Stray(device, info.processor, tuple(read_spool(spooled.own)))]
+
+    def _report(self, device: DeviceSpec, trouble: Trouble) -> None:
+        """A client that did not come is of the task that is going on, or comes next."""
+        task = self._task or self._open_tasks()[0]
+        attempt = self._next_attempt(task) - (task is self._task)
+        self._fail(task, attempt, device.id, trouble.phase, trouble.reason)
 
     def _join_spec(self, port: int) -> JoinSpec:
         fleet, experiment = self._spec.fleet, self._spec.experiment
@@ -191,30 +255,17 @@ class Engine:
         return ClientInfo(device, spec.processor, tensors=spec.tensors) if spec else ClientInfo(device)
 
     def _joined(self) -> set[str]:
-        joined = {proxy.info.device for proxy in self._server.proxies()}
-        self._progress.present(joined)
-        return joined
+        return {proxy.info.device for proxy in self._server.proxies()}
 
     def _tell_standing(self, sessions: Sessions) -> None:
         """Who is connected, and who has ended."""
         joined = self._joined()
+        self._progress.present(joined)
         for device in self._devices.keys() - joined:
             if sessions.is_dead(device):
                 self._progress.gone(device, sessions.post_mortem(device))
 
-    async def _start_all(self, sessions: Sessions) -> None:
-        self._progress.say(f"starting {len(self._devices)} clients: {', '.join(self._devices)}")
-        for device in self._devices.values():
-            self._progress.starting(device.id)
-            session = sessions.start(device)
-            if device.id in self._shared and session.pid is not None:
-                self._meter.track(device.id, session.pid)
-        failed = await sessions.wait_joined(self._devices.values(), self._spec.fleet.join_timeout_s)
-        self._tell_standing(sessions)
-        if failed:
-            raise dead_at_start(failed)
-
-    async def _measure_idle(self, sessions: Sessions, phase: str) -> None:
+    async def _measure_idle(self, crew: Crew, phase: str) -> None:
         """Idle power while every client waits, and the device files, which hold it."""
         idle_s, proxies = self._spec.experiment.idle_s, self._server.proxies()
         if idle_s > 0 and proxies:
@@ -226,36 +277,22 @@ class Engine:
         meter_facts = {} if self._in_process else self._meter.facts()
         host = {**host_facts(self._root), **meter_facts, **idle_facts(self.done.idle, HOST)}
         self._store.write_device(HOST, host)
-        self._told.update((proxy.info.device, proxy.info.properties) for proxy in proxies)
-        for device in self._devices.values():
-            facts = device_facts(device, sessions[device.id].facts, self._told.get(device.id, {}))
-            self._store.write_device(device.id, {**facts, **idle_facts(self.done.idle, device.id)})
+        self._restarted.update(self._devices)
+        self._write_devices(crew.sessions)
 
-    async def _restart_dead(self, sessions: Sessions, task: Task) -> None:
-        """A client that died in an earlier task gets another chance; without it, the task goes on with the rest."""
-        dead = [device for device in self._spec.members(task) if sessions.is_dead(device.id)]
-        started = [device for device in dead if self._restart(sessions, task, device)]
-        failed = await sessions.wait_joined(started, min(_JOIN_POLL_S, self._spec.fleet.join_timeout_s))
-        for device, reason in failed.items():
-            self._fail(task, self._next_attempt(task), device, "join", reason)
-        self._tell_standing(sessions)
-
-    def _restart(self, sessions: Sessions, task: Task, device: DeviceSpec) -> bool:
-        self._progress.say(f"starting {device.id} again")
-        self._progress.starting(device.id)
-        try:
-            session = sessions.start(device)
-        except Exception as error:  # noqa: BLE001  the boundary to devices: whatever a launcher meets, the run goes on
-            self._fail(task, self._next_attempt(task), device.id, "start", str(error))
-            return False
-        if device.id in self._shared and session.pid is not None:
-            self._meter.track(device.id, session.pid)
-        return True
+    def _write_devices(self, sessions: Sessions) -> None:
+        """The files of those whose clients are others than were told of there."""
+        self._told.update((proxy.info.device, proxy.info.properties) for proxy in self._server.proxies())
+        for id_ in sorted(self._restarted):
+            started = sessions[id_].facts if id_ in sessions else {}
+            facts = device_facts(self._devices[id_], started, self._told.get(id_, {}))
+            self._store.write_device(id_, {**facts, **idle_facts(self.done.idle, id_)})
+        self._restarted.clear()
 
     def _next_attempt(self, task: Task) -> int:
         return self.done.attempts.get(task.id, 0) + 1
 
-    async def _run_task(self, sessions: Sessions, task: Task) -> None:
+    async def _run_task(self, crew: Crew, task: Task) -> None:
         attempt = self._next_attempt(task)
         start = self._starting_point(task)
         members = {device.id: device.processor for device in self._spec.members(task)}
@@ -270,11 +307,14 @@ class Engine:
             began_ns,
         )
         self._append([self._task_row("task_started", task, attempt, from_round=start.round)])
+        self._task = task
         self._progress.task_started(task, start.round)
         self._meter.begin_task()
         status = "completed"
         try:
-            await self._rounds(sessions, task, context, start)
+            await self._rounds(crew, task, context, start)
+        except StorageError:
+            raise  # it would befall every other task as well
         except PreconditionError as error:
             status = "failed"
             self._fail(task, attempt, None, "round", str(error))
@@ -291,11 +331,14 @@ class Engine:
 
     async def _rounds(
         self,
-        sessions: Sessions,
+        crew: Crew,
         task: Task,
         context: TaskContext,
         start: Checkpoint,
     ) -> None:
+        there = await crew.before_task(context.processors, self._spec.experiment.min_clients)
+        if self._unsent:  # of clients that ended in the task before
+            self._record_strays()
         strategy = self._strategy(task)
         strategy.restore(start.state)
         rounds = run_rounds(
@@ -313,8 +356,36 @@ class Engine:
         async for result in rounds:
             if result.round == task.rounds:
                 result = replace(result, strays=(*result.strays, *await self._last_waits(context)))
-            now = replace(context, wall_time=self._clock.wall_time())
-            self._record(sessions, now, task, result, strategy.state())
+            hosts = context.host_devices & self._metered
+            now = replace(context, wall_time=self._clock.wall_time(), host_devices=hosts)
+            self._record(crew.sessions, now, task, result, strategy.state())
+            self._account_for(crew, task, context, result, there)
+            if result.round < task.rounds:
+                there = await self._between_rounds(crew, context)
+
+    async def _between_rounds(self, crew: Crew, context: TaskContext) -> set[str]:
+        """Who is there for the next round, after those of this host were started again that are gone."""
+        if self._in_process is not None:
+            return self._joined() & context.processors.keys()
+        there = await crew.before_round(context.processors, self._spec.experiment.min_clients)
+        if self._unsent:  # now, while the meter still knows of the round
+            self._last = context
+            self._record_strays()
+        self._write_devices(crew.sessions)
+        return there
+
+    def _account_for(
+        self, crew: Crew, task: Task, context: TaskContext, result: RoundResult, there: Collection[str]
+    ) -> None:
+        """Record who took no part in a round since it was not there, and who was lost beside its calls."""
+        crew.served(call.device for call in result.calls if call.answer is not None)
+        failed = {call.device for call in result.calls if call.answer is None}
+        for device, reason in crew.lost().items():
+            if device not in failed:
+                self._fail(task, context.attempt, device, "lost", reason, crew.sessions.post_mortem(device))
+        absent = context.processors.keys() - set(there) - {call.device for call in result.calls}
+        for device in sorted(absent):
+            self._fail(task, context.attempt, device, ABSENT, crew.why_absent(device), round_=result.round)
 
     async def _last_waits(self, context: TaskContext) -> list[Stray]:
         """The wait of the last round, which no reply would bring any more, of devices that meter themselves.
@@ -326,13 +397,28 @@ class Engine:
 
     def _record_strays(self) -> None:
         """What came after the last round of a task, or with the goodbyes: the task it belongs to is the latest."""
-        strays = self._server.receipts.take()
-        if not strays or self._last is None:
+        if self._last is None:
             return
         context = replace(self._last, wall_time=self._clock.wall_time())
+        self._append_strays(context, self._server.receipts.take())
+        self._append_strays(context, self._take_unsent())
+
+    def _append_strays(self, context: TaskContext, strays: Sequence[Stray]) -> None:
+        if not strays:
+            return
         energy, last_round = self._meter.peek(None), max(self.done.rounds.get(context.task, {}), default=0)
         self._append([row for stray in strays for row in stray_rows(context, stray, energy, last_round)])
         self._store.sync()
+
+    def _take_unsent(self) -> list[Stray]:
+        """What clients that ended could not send, as far as it has not come all the same."""
+        unsent, self._unsent = self._unsent, []
+        taken = []
+        for stray in unsent:
+            known = set(self.done.latest_spans.get(stray.device, ()))
+            spans = tuple(span for span in stray.spans if (span.span_id, span.start_ns) not in known)
+            taken += [replace(stray, spans=spans)] if spans else []
+        return taken
 
     def _energies(self, calls: Sequence[CallRecord]) -> dict[str, float]:
         """What devices without a meter of their own drew during their answered calls, from this host's."""
@@ -384,12 +470,23 @@ class Engine:
     def _task_row(self, kind: str, task: Task, attempt: int, **columns: object) -> Row:
         return {"kind": kind, "task": task.id, "attempt": attempt, "wall_time": self._clock.wall_time(), **columns}
 
-    def _fail(self, task: Task, attempt: int, device: str | None, phase: str, reason: str) -> None:
+    def _fail(
+        self,
+        task: Task,
+        attempt: int,
+        device: str | None,
+        phase: str,
+        reason: str,
+        detail: str | None = None,
+        round_: int | None = None,
+    ) -> None:
+        """The lines after the first of a reason are its detail."""
         processor = self._devices[device].processor if device else None
-        self._progress.say(f"{device or task.label}: {phase} failed: {reason}")
-        self._append(
-            [self._task_row("failure", task, attempt, device=device, processor=processor, phase=phase, reason=reason)]
-        )
+        if phase != ABSENT:  # which everybody was told of when it came about
+            self._progress.say(f"{device or task.label}: {phase} failed: {reason}")
+        first, _, rest = reason.partition("\n")
+        columns = {"phase": phase, "reason": first, "detail": detail or rest or None, "round": round_}
+        self._append([self._task_row("failure", task, attempt, device=device, processor=processor, **columns)])
 
     def _append(self, rows: Sequence[Row]) -> None:
         self._store.append(rows)

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.cgroups import sweep_stale_cgroups
 from harness.cost_only import CostEngine
 from harness.engine import Engine, access
 from harness.host import available_cores, git_state, host_facts, versions
@@ -154,9 +155,25 @@ def _execute(
     except PreconditionError:
         print(f"what is known is in {store.folder}", file=sys.stderr)
         raise
+    _end(store, job)
+    return finish(args, job, store.folder)
+
+
+def _end(store: Store, job: Job) -> None:
     status = "failures" if job.done.failures else "completed"
     store.finish({"wall_time": SystemClock().wall_time(), "status": status, **_summary(job, store.folder)})
-    return finish(args, job, store.folder)
+
+
+def close_run(job: Job, folder: Path) -> None:
+    """Where a run was killed after its last task: write what was left to write, and remove what it has left behind."""
+    if (folder / "end.json").exists():
+        return
+    sweep_stale_cgroups()
+    store = Store.resume(folder)
+    try:
+        _end(store, job)
+    finally:
+        store.close()
 
 
 def finish(args: argparse.Namespace, job: Job, folder: Path) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -13,6 +13,7 @@ from typing import Any, cast, get_args
 from fl.proxy import TensorEncoding
 from harness.device import DeviceGroup, DeviceSpec
 from harness.launcher import launcher_class
+from harness.relaunch import RelaunchPolicy, read_policy
 from harness.spec import Table, parse_toml, read_spec
 from profiler.errors import SpecError
 
@@ -38,6 +39,7 @@ class FleetSpec:
     meter_rate_hz: float
     text: str
     where: str
+    relaunch: RelaunchPolicy = field(default_factory=RelaunchPolicy)
 
     @property
     def size(self) -> int:
@@ -107,6 +109,7 @@ def parse_fleet(text: str, where: str, *, cores: int) -> FleetSpec:
         meter_rate_hz=meter.take("rate_hz", float, 20.0),
         text=text,
         where=where,
+        relaunch=read_policy(table.table("relaunch")),
     )
     server.at_least("join_timeout_s", fleet.join_timeout_s, 1)
     meter.at_least("rate_hz", fleet.meter_rate_hz, 0.1)

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 from fl.calls import Transport
 from fl.plugins import load_plugin
@@ -86,6 +86,36 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
+class FindsUnfit(Protocol):
+    """A session that may find out that its device lacks what the fleet requires of it: no run begins without that."""
+
+    @property
+    def unfit(self) -> str:
+        """What it lacks; empty where it has all, as far as is known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """What clients of a device have measured and no server has confirmed, as `fl.spool_file` writes it.
+
+    `own` is of the client of the session, `before` of one that an earlier session had left behind.
+    """
+
+    own: bytes = b""
+    before: bytes = b""
+
+
+@runtime_checkable
+class KeepsSpool(Protocol):
+    """A session whose client leaves behind what it could not send."""
+
+    def take_spool(self) -> Spooled:
+        """Once it has ended; each byte once. Must be quick: what comes from elsewhere has come by then."""
+        ...
+
+
 class Launcher(Protocol):
     """Chosen by name through the entry points `fedmeter.launchers`; constructed with the folder for logs."""
 
@@ -108,7 +138,7 @@ class Launcher(Protocol):
     def __init__(self, log_dir: Path) -> None: ...
 
     def start(self, device: DeviceSpec, join: JoinSpec) -> Session:
-        """Raises DeviceError."""
+        """May take its time; called from several threads at once, which live until the run ends. Raises DeviceError."""
         ...
 
     def close(self) -> None:

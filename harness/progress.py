@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NoReturn, TextIO
 
 from tqdm import tqdm
@@ -131,9 +131,7 @@ class Progress(Watcher):
             return
         self._shown_s = time.monotonic()
         if self._bar is not None:
-            waiting = sorted(self._waiting)
-            names = _some(waiting)
-            parts = [self._last, f"waiting for {names}" if waiting else ""]
+            parts = [self._last, f"waiting for {some_names(self._waiting)}" if self._waiting else ""]
             self._bar.set_postfix_str(" | ".join(part for part in parts if part))
         self._show_status()
 
@@ -161,13 +159,9 @@ def status_lines(standings: Mapping[str, Standing], width: int) -> list[str]:
 
 
 def _state_text(state: DeviceState, devices: list[str], standings: Mapping[str, Standing]) -> str:
-    names = f": {_some(devices)}" if state in _NAMED else ""
+    names = f": {some_names(devices, _NAMES)}" if state in _NAMED else ""
     why = standings[devices[0]].why if len(devices) == 1 else ""
     return f"{LETTERS[state]} {len(devices)} {state}{names}" + (f" ({printable(why, _WHY_CHARS)})" if why else "")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_NAMES]) + (f" and {len(names) - _NAMES} more" if len(names) > _NAMES else "")
 
 
 def _columns(stream: TextIO) -> int:
@@ -175,6 +169,12 @@ def _columns(stream: TextIO) -> int:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except OSError:  # a terminal that is none, as in tests; io.UnsupportedOperation is one of these
         return shutil.get_terminal_size().columns
+
+
+def some_names(names: Iterable[str], most: int = 3) -> str:
+    """`a, b, c and 197 more`; empty without any."""
+    known = sorted(names)
+    return ", ".join(known[:most]) + (f" and {len(known) - most} more" if len(known) > most else "")
 
 
 def round_line(row: Row) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fl.security import DEVICES
-from harness.execution import EXIT_INTERRUPTED, EXIT_OK, finish, run_real, run_simulated
+from harness.execution import EXIT_INTERRUPTED, EXIT_OK, close_run, finish, run_real, run_simulated
 from harness.fleet import load_fleet
 from harness.host import available_cores
 from harness.init import init
@@ -120,6 +120,7 @@ def _main(args: argparse.Namespace) -> int:
         return EXIT_OK
     if job.resume is not None and len(job.done.finished) == len(job.spec.tasks):
         print(f"{job.resume} is complete: nothing to resume", file=sys.stderr)
+        close_run(job, job.resume)
         return finish(args, job, job.resume)
     if not args.sysfs_root.is_dir():
         raise UsageError(f"--sysfs-root {args.sysfs_root} is not a folder.")

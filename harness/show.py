@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from tabulate import tabulate
 
 from harness.checks import check_devices, check_json, check_row, of_this_host
-from harness.engine import RunSpec
+from harness.engine import ABSENT, RunSpec
 from harness.host import available_cores
 from harness.launcher import launcher_class
 from harness.launchers.simulated import profile_of
@@ -82,10 +83,27 @@ def print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False))
         return
     print(tabulate(summary_rows(summary), headers="keys", tablefmt="simple", disable_numparse=True))
-    for failure in summary["failures"]:
-        where = f"round {failure['round']}" if failure.get("round") else "outside rounds"
-        print(f"failed: {failure.get('device') or '-'} in {failure['phase']}, {where}: {failure['reason']}")
+    for line in failure_lines(summary["failures"]):
+        print(f"failed: {line}")
     print(f"results: {summary['folder']}")
+
+
+def failure_lines(failures: Sequence[dict[str, Any]]) -> list[str]:
+    """One for each; one alone for a device that failed in the same way in several rounds of a task."""
+    rounds: dict[tuple[Any, ...], list[int]] = {}
+    for failure in failures:
+        same = tuple(failure.get(key) for key in ("task", "device", "phase", "reason"))
+        rounds.setdefault(same, []).append(failure.get("round") or 0)
+    lines = []
+    for (_, device, phase, reason), numbers in rounds.items():
+        known = sorted({number for number in numbers if number})
+        where = "outside rounds" if not known else f"round {known[0]}"
+        if len(known) > 1:
+            is_whole = known[-1] - known[0] == len(known) - 1
+            where = f"rounds {known[0]} to {known[-1]}" + ("" if is_whole else f", {len(known)} of them")
+        times = f", {len(numbers)} times" if not known and len(numbers) > 1 else ""
+        lines.append(f"{device or '-'} {'' if phase == ABSENT else 'in '}{phase}, {where}{times}: {reason}")
+    return lines
 
 
 def show_plan(spec: RunSpec, *, as_json: bool) -> None:

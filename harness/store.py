@@ -6,13 +6,15 @@ end of a round and of a task, never inside a span. Layout: docs/results.md.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from fl.instrument import MAX_SENT_SPANS
 from fl.messages import Array
 from fl.receipts import SpanKey
 from harness.sample_files import ClientTable, SampleFile
-from profiler.errors import PreconditionError, SpecError
+from profiler.errors import PreconditionError, SpecError, StorageError
 from profiler.records import LATE, SCHEMA_VERSION, Row, TornLine, encode_line, read_lines
 
 WRITER = "harness"
@@ -65,7 +67,7 @@ class Done:
 
     def note(self, row: Row) -> None:
         """Take one record in, in the order of writing: a later attempt's round replaces an earlier one's."""
-        if "attempt" in row:
+        if "attempt" in row and row["kind"] != "failure":  # one can precede its task
             self.attempts[row["task"]] = max(self.attempts.get(row["task"], 0), row["attempt"])
         if row["kind"] == "round":
             self.rounds.setdefault(row["task"], {})[row["round"]] = row
@@ -127,20 +129,41 @@ class Store:
 
     def append(self, rows: Iterable[Row]) -> None:
         """Each row as one line, in one write. Raises ValueError where a row is no record; then nothing is written."""
-        for line in [encode_line(row) for row in rows]:
-            written = os.write(self._descriptor, line)
-            if written != len(line):
-                raise PreconditionError(f"{self._records}: the disk is full.", remedy="Free some, then use --resume.")
+        lines = [encode_line(row) for row in rows]
+        with self._to_disk():
+            for line in lines:
+                self._write_line(line)
+
+    def _write_line(self, line: bytes) -> None:
+        """All of it or nothing: half a line would spoil the next."""
+        size = os.fstat(self._descriptor).st_size
+        if os.write(self._descriptor, line) != len(line):
+            os.ftruncate(self._descriptor, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._records))
+
+    @contextmanager
+    def _to_disk(self) -> Iterator[None]:
+        """Raises StorageError where something cannot be written: what was written before is there."""
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"results cannot be written to {self.folder}: {error.strerror or error}.",
+                remedy=f"Make room, then go on with: python -m harness.run --resume {self.folder}",
+            ) from error
 
     def sync(self) -> None:
-        os.fsync(self._descriptor)
+        with self._to_disk():
+            os.fsync(self._descriptor)
 
     def write_device(self, device: str, facts: Mapping[str, Any]) -> None:
-        write_json(self.folder / "devices" / f"{device}.json", facts)
+        with self._to_disk():
+            write_json(self.folder / "devices" / f"{device}.json", facts)
 
     def write_checkpoint(self, task: str, checkpoint: Checkpoint) -> None:
         """The global model after a round, for --resume."""
-        write_checkpoint(self._checkpoint(task), checkpoint)
+        with self._to_disk():
+            write_checkpoint(self._checkpoint(task), checkpoint)
 
     def read_checkpoint(self, task: str, like: Sequence[Array]) -> Checkpoint | None:
         """None where there is none. Raises PreconditionError where it cannot be read or is of another model."""
@@ -152,17 +175,19 @@ class Store:
     def append_samples(self, task: str, attempt: int, device: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """Raw samples of one device in one task, columns of a `SampleFile`; there once `close_samples` has run."""
         key = (task, attempt, device)
-        if key not in self._samples:
-            folder = self.folder / "samples" / task
-            folder.mkdir(exist_ok=True)
-            self._samples[key] = SampleFile(_attempted(folder, device, attempt))
-        self._samples[key].write(columns)
+        with self._to_disk():
+            if key not in self._samples:
+                folder = self.folder / "samples" / task
+                folder.mkdir(exist_ok=True)
+                self._samples[key] = SampleFile(_attempted(folder, device, attempt))
+            self._samples[key].write(columns)
 
     def close_samples(self) -> None:
         """The task is over: its files are whole, each with what was appended."""
-        for file in self._samples.values():
-            file.keep()
-        self._samples.clear()
+        files, self._samples = self._samples, {}
+        with self._to_disk():
+            for file in files.values():
+                file.keep()
 
     def clients(self, task: str, attempt: int) -> ClientTable:
         """A table of all clients of all rounds of a task that is simulated without training."""
@@ -173,11 +198,14 @@ class Store:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """end.json, written last: without it a run counts as interrupted."""
         self.sync()
-        write_json(self.folder / "end.json", {"schema": SCHEMA_VERSION, **summary})
+        with self._to_disk():
+            write_json(self.folder / "end.json", {"schema": SCHEMA_VERSION, **summary})
 
     def close(self) -> None:
-        self.close_samples()
-        os.close(self._descriptor)
+        try:
+            self.close_samples()
+        finally:
+            os.close(self._descriptor)
 
 
 def _attempted(folder: Path, name: str, attempt: int) -> Path:

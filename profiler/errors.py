@@ -7,6 +7,7 @@ FedmeterError                 .remedy says what to do; .exit_code is what a main
 │   ├── SensorError       3   a sensor that cannot be opened or read
 │   ├── DeviceError       3   a device that cannot be started or reached
 │   ├── ResultsError      3   a results folder that is empty, foreign or damaged
+│   ├── StorageError      3   results that cannot be written any more: a full disk
 │   └── DataError         3   a data set or weights that are missing, damaged or do not fit
 ├── WireError             1   bytes from the network that break the protocol or a bound
 └── ClientFailure         1   one call to one client that failed: names device, phase and reason
@@ -56,6 +57,10 @@ class DeviceError(PreconditionError):
 
 
 class ResultsError(PreconditionError):
+    pass
+
+
+class StorageError(PreconditionError):
     pass
 
 

@@ -21,13 +21,15 @@ import tempfile
 import threading
 import time
 import zipfile
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 MARK = "fedmeter: "
 COMPLETE = ".complete"
 OUTPUT_BYTES = 200000
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 CUT_OFF_GRACE_S = 3.0
+KEPT, KEPT_S = "spools", 7 * 86400
+MAX_SPOOL_BYTES, CHUNK_CHARS = 4 * 1024 * 1024, 256 * 1024
 Request = Dict[str, Any]
 
 
@@ -178,7 +180,8 @@ def supervise(request: Request) -> None:
 
     Its secrets are in files of a folder that only its user can read, which is gone when it ends.
     """
-    folder = request["folder"]
+    folder, spool = request["folder"], request.get("spool") or "spool"
+    before = left_spools(folder, spool)
     sweep(folder, ".run-")
     own = tempfile.mkdtemp(prefix=".run-{}-".format(os.getpid()), dir=folder)
     orders = queue.SimpleQueue()  # type: queue.SimpleQueue[str]
@@ -190,11 +193,56 @@ def supervise(request: Request) -> None:
         environment = dict(os.environ, **request["environment"])
         if request["files"]:
             environment[request["files_variable"]] = own
-        status = supervised(request["command"], environment, own, orders, request["patience_s"])
+        status, is_cut_off = supervised(request["command"], environment, own, orders, request["patience_s"])
     finally:
+        content = take_file(os.path.join(own, spool))
         shutil.rmtree(own, ignore_errors=True)
+    if is_cut_off:
+        keep_spool(folder, spool, before + content)
+    else:
+        hand_over("before", before)
+        hand_over("own", content)
     say(ended=status)
     os._exit(0)  # an orderly end would wait for the thread that reads stdin, and fail
+
+
+def left_spools(folder: str, name: str) -> bytes:
+    """What earlier clients of the same device and run could not send: kept, or in the folder of a killed supervisor."""
+    kept = os.path.join(folder, KEPT)
+    for old in os.listdir(kept) if os.path.isdir(kept) else []:
+        with contextlib.suppress(OSError):
+            if time.time() - os.path.getmtime(os.path.join(kept, old)) > KEPT_S:
+                os.unlink(os.path.join(kept, old))
+    content = take_file(os.path.join(kept, name))
+    for run in os.listdir(folder):
+        owner = run[len(".run-") :].split("-")[0]
+        if run.startswith(".run-") and owner.isdigit() and not os.path.exists("/proc/" + owner):
+            content += take_file(os.path.join(folder, run, name))
+    return content[-MAX_SPOOL_BYTES:]
+
+
+def take_file(path: str) -> bytes:
+    """Its whole lines; it is gone then. Empty where there is none."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_SPOOL_BYTES)
+        os.unlink(path)
+    except OSError:
+        return b""
+    return content[: content.rfind(b"\n") + 1]
+
+
+def keep_spool(folder: str, name: str, content: bytes) -> None:
+    """For whoever asks next: nobody is there now."""
+    if content:
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.join(folder, KEPT), mode=0o700, exist_ok=True)
+            write_secret(os.path.join(folder, KEPT, name), content[-MAX_SPOOL_BYTES:])
+
+
+def hand_over(which: str, content: bytes) -> None:
+    for start in range(0, len(content), CHUNK_CHARS):
+        say(spool=content[start : start + CHUNK_CHARS].decode("ascii", "replace"), of=which)
 
 
 def write_secret(path: str, content: bytes) -> None:
@@ -209,8 +257,8 @@ def supervised(
     folder: str,
     orders: "queue.SimpleQueue[str]",
     patience_s: float,
-) -> int:
-    """The exit status; negative where a signal ended it."""
+) -> "Tuple[int, bool]":
+    """The exit status, negative where a signal ended it, and whether nobody was heard any more."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     process = subprocess.Popen(
         command,
@@ -225,7 +273,7 @@ def supervised(
     say(started=process.pid)
     threading.Thread(target=listen, args=(orders,), daemon=True).start()
     threading.Thread(target=wait_for, args=(process, orders), daemon=True).start()
-    grace_s = wait_for_the_end(orders, patience_s)
+    grace_s, is_cut_off = wait_for_the_end(orders, patience_s)
     if grace_s is not None:
         signal_group(process, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -233,23 +281,23 @@ def supervised(
     signal_group(process, signal.SIGKILL)
     status = process.wait()
     end_descendants()
-    return status
+    return status, is_cut_off
 
 
-def wait_for_the_end(orders: "queue.SimpleQueue[str]", patience_s: float) -> "Optional[float]":
-    """None once the client has ended by itself; how long it may take to end where it is told to, or nobody is there."""
+def wait_for_the_end(orders: "queue.SimpleQueue[str]", patience_s: float) -> "Tuple[Optional[float], bool]":
+    """None once the client has ended by itself, else how long it may take to; and whether nobody is there."""
     while True:
         try:
             order = orders.get(timeout=patience_s)
         except queue.Empty:
             sys.stderr.write("supervisor: the connection is silent: ending the client\n")
-            return CUT_OFF_GRACE_S
+            return CUT_OFF_GRACE_S, True
         if order == "ended":
-            return None
+            return None, False
         if order.startswith("stop "):
-            return float(order[5:])
+            return float(order[5:]), False
         if order == "closed":
-            return CUT_OFF_GRACE_S
+            return CUT_OFF_GRACE_S, True
 
 
 def listen(orders: "queue.SimpleQueue[str]") -> None:

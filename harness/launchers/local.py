@@ -6,15 +6,17 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from fl.security import FOLDER_VARIABLE
+from fl.spool_file import MAX_SPOOL_BYTES
 from harness.cgroups import sweep_stale_cgroups
 from harness.device import DeviceSpec
-from harness.launcher import DeviceCheck, JoinSpec
+from harness.launcher import DeviceCheck, JoinSpec, Spooled
 from harness.launchers import tether
 from harness.launchers.limits import MB, allowed_cores, missing_cores, read_limits, usable_cores
 from harness.memory_limit import MemoryLimit, limit_memory
@@ -54,9 +56,17 @@ class Limits:
 class LocalSession:
     """One client process."""
 
-    def __init__(self, device: DeviceSpec, process: subprocess.Popen[bytes], limits: Limits, log_path: Path) -> None:
+    def __init__(
+        self,
+        device: DeviceSpec,
+        process: subprocess.Popen[bytes],
+        limits: Limits,
+        log_path: Path,
+        before: bytes = b"",
+    ) -> None:
         self.device = device
         self.log_path = log_path
+        self._before = before
         self._process = process
         self._limits = limits
         self._has_told = False
@@ -103,6 +113,26 @@ class LocalSession:
         self._tell_memory()
         self._limits.release()
 
+    def take_spool(self) -> Spooled:
+        before, self._before = self._before, b""
+        return Spooled(take_file(spool_path(self.log_path)), before)
+
+
+def spool_path(log_path: Path) -> Path:
+    """Beside the log of a client: what it has measured and not got confirmed."""
+    return log_path.with_suffix(".spool").absolute()
+
+
+def take_file(path: Path) -> bytes:
+    """As much of it as a spool may have; it is gone then. Empty where there is none."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_SPOOL_BYTES)
+        path.unlink()
+    except OSError:
+        return b""
+    return data
+
 
 class LocalLauncher:
     """Clients that fit onto single cores are pinned to them, so that they do not slow each other down.
@@ -141,11 +171,12 @@ class LocalLauncher:
         if absent := missing_cores(device.options):
             raise DeviceError(f"{device.id}: {absent}.")
         log_path = self._log_dir / f"{device.id}.log"
+        before = take_file(spool_path(log_path))  # of a harness that was killed
         limits = _make_limits(device, device.id, self._place(device))
         try:
             with log_path.open("ab") as log_file:
                 process = subprocess.Popen(
-                    tethered(client_command(device, join)),
+                    tethered(client_command(device, join, spool=str(spool_path(log_path)))),
                     stdin=subprocess.DEVNULL,
                     stdout=log_file,
                     stderr=subprocess.STDOUT,
@@ -157,7 +188,7 @@ class LocalLauncher:
             raise DeviceError(f"{device.id}: cannot start a client: {error}.") from error
         if limits.memory is not None:
             limits.memory.attach(process.pid)  # at once: what it has before would not count
-        return LocalSession(device, process, limits, log_path)
+        return LocalSession(device, process, limits, log_path, before)
 
     def _place(self, device: DeviceSpec) -> tuple[int, ...]:
         if chosen := device.options.get("cores"):
@@ -191,19 +222,22 @@ class Cores:
     def __init__(self, cores: Sequence[int]) -> None:
         self._free = dict.fromkeys(cores, 1.0)
         self._placed: dict[str, int | None] = {}
+        self._lock = threading.Lock()
 
     def place(self, device: str, demand: float) -> int | None:
         """The core of a device, the same each time it is asked for; None where no core has so much left."""
-        if device not in self._placed:
-            core = next((core for core, free in self._free.items() if demand <= free + 1e-9), None)
-            if core is not None:
-                self._free[core] -= demand
-            self._placed[device] = core
-        return self._placed[device]
+        with self._lock:
+            if device not in self._placed:
+                core = next((core for core, free in self._free.items() if demand <= free + 1e-9), None)
+                if core is not None:
+                    self._free[core] -= demand
+                self._placed[device] = core
+            return self._placed[device]
 
     def take(self, cores: Iterable[int]) -> None:
         """Cores that a device was given by name are not for others that are placed later."""
-        self._free.update(dict.fromkeys(self._free.keys() & set(cores), 0.0))
+        with self._lock:
+            self._free.update(dict.fromkeys(self._free.keys() & set(cores), 0.0))
 
 
 def pin(pid: int, cores: Iterable[int]) -> None:
@@ -231,7 +265,13 @@ def tethered(command: list[str]) -> list[str]:
 
 
 def client_command(
-    device: DeviceSpec, join: JoinSpec, *, python: str = sys.executable, server: str | None = None, meter: str = "none"
+    device: DeviceSpec,
+    join: JoinSpec,
+    *,
+    python: str = sys.executable,
+    server: str | None = None,
+    meter: str = "none",
+    spool: str | None = None,
 ) -> list[str]:
     """The command line of a Python client. On this machine its power is metered from outside, by the host's meter.
 
@@ -249,6 +289,7 @@ def client_command(
         "--partition-seed": partition.seed,
         "--threads": device.options["threads"],
         "--meter": meter,
+        **({} if spool is None else {"--spool": spool}),
     }
     options = [f"{name}={_option_text(value)}" for name, value in join.workload_options.items()]
     return [

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fl.security import CLIENT_FILES, FOLDER_VARIABLE, client_folder, is_loopback
+from fl.spool_file import MAX_SPOOL_BYTES
 from harness.checks import power_mode
 from harness.device import DeviceSpec
-from harness.launcher import DeviceCheck, JoinSpec
+from harness.launcher import DeviceCheck, JoinSpec, Spooled
 from harness.launchers import provisioning
 from harness.launchers.client_log import ClientLog
 from harness.launchers.local import client_command, reachable, thread_variables
@@ -61,6 +62,8 @@ class SshSession:
         self._facts: dict[str, Any] = {}
         self._n_connections = 0
         self._status: int | None = None
+        self._unfit = ""
+        self._spool = {"own": b"", "before": b""}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"ssh-{device.id}", daemon=True)
         self._thread.start()
@@ -77,6 +80,14 @@ class SshSession:
 
     def exit_status(self) -> int | None:
         return self._status
+
+    @property
+    def unfit(self) -> str:
+        return self._unfit
+
+    def take_spool(self) -> Spooled:
+        spool, self._spool = self._spool, {"own": b"", "before": b""}
+        return Spooled(**spool)
 
     def settle(self) -> None:
         pass
@@ -178,7 +189,11 @@ class SshSession:
             self._log.note(f"installing {self._wheel.label}")
         wheelhouse = None if options.wheelhouse is None else Path(options.wheelhouse)
         provisioning.install(connection, place, self._wheel, wheelhouse)
-        check_required(connection, place, self.device)
+        try:
+            check_required(connection, place, self.device)
+        except MissingSensorError as error:
+            self._unfit = str(error)
+            raise
         server, way = self._server(place)
         running = connection.command(self._supervision(place, server))
         try:
@@ -202,6 +217,9 @@ class SshSession:
             if answer is None:
                 self._check_lost(running)
                 return None
+            if isinstance(answer.get("spool"), str) and answer.get("of") in self._spool:
+                of = str(answer["of"])
+                self._spool[of] = (self._spool[of] + answer["spool"].encode())[:MAX_SPOOL_BYTES]
             if isinstance(answer.get("ended"), int):
                 return int(answer["ended"])
 
@@ -219,7 +237,10 @@ class SshSession:
 
     def _supervision(self, place: Place, server: str) -> dict[str, Any]:
         options = self._options
-        command = client_command(self.device, self._join, python=place.executable, server=server, meter=options.meter)
+        spool = f"{self.log_path.absolute().parent.parent.name}.{self.device.id}.spool"  # of this run alone
+        command = client_command(
+            self.device, self._join, python=place.executable, server=server, meter=options.meter, spool=spool
+        )
         return {
             "do": "supervise",
             "command": command,
@@ -228,6 +249,7 @@ class SshSession:
             "files": self._secrets(),
             "files_variable": FOLDER_VARIABLE,
             "patience_s": PATIENCE_S,
+            "spool": spool,
         }
 
     def _secrets(self) -> dict[str, str]:
@@ -273,6 +295,7 @@ class SshLauncher:
         self._n_started = 0
         self._wheels: dict[str | None, Wheel] = {}
         self._metered: dict[tuple[str, int | None], str] = {}
+        self._lock = threading.Lock()
 
     @classmethod
     def read_options(cls, entry: Table) -> dict[str, Any]:
@@ -300,18 +323,23 @@ class SshLauncher:
     def start(self, device: DeviceSpec, join: JoinSpec) -> SshSession:
         """Returns at once; how it goes shows in the session's status and log."""
         options = SshOptions.of(device)
-        if options.meter != "none":
-            other = self._metered.setdefault(options.place, device.id)
-            if other != device.id:
-                raise DeviceError(
-                    f"{device.id}: start: {options.host} already runs {other}, and both would count the whole machine.",
-                    remedy='Set meter = "none" for all but one.',
-                )
-        if options.wheel not in self._wheels:
-            self._wheels[options.wheel] = wheel_of(options)
-        self._n_started += 1
+        with self._lock:
+            if options.meter != "none":
+                self._meter_alone(device, options)
+            if options.wheel not in self._wheels:
+                self._wheels[options.wheel] = wheel_of(options)
+            self._n_started += 1
+            socket = self._sockets / str(self._n_started)
         log = ClientLog(self._log_dir / f"{device.id}.log")
-        return SshSession(device, join, self._wheels[options.wheel], self._sockets / str(self._n_started), log)
+        return SshSession(device, join, self._wheels[options.wheel], socket, log)
+
+    def _meter_alone(self, device: DeviceSpec, options: SshOptions) -> None:
+        other = self._metered.setdefault(options.place, device.id)
+        if other != device.id:
+            raise DeviceError(
+                f"{device.id}: start: {options.host} already runs {other}, and both would count the whole machine.",
+                remedy='Set meter = "none" for all but one.',
+            )
 
     def close(self) -> None:
         shutil.rmtree(self._sockets, ignore_errors=True)
@@ -332,8 +360,12 @@ def private_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-"))
 
 
+class MissingSensorError(DeviceError):
+    """A sensor that the fleet file requires cannot be used on a device."""
+
+
 def check_required(connection: Connection, place: Place, device: DeviceSpec) -> None:
-    """Raises DeviceError where a sensor that the fleet file requires cannot be used on the device."""
+    """Raises MissingSensorError, or DeviceError where the device cannot be asked."""
     if not device.require:
         return
     found = {sensor["sensor"]: sensor for sensor in sensors_of(connection, place)}
@@ -341,7 +373,8 @@ def check_required(connection: Connection, place: Place, device: DeviceSpec) -> 
         sensor = found.get(name, {"reason": "there is no such sensor", "remedy": ""})
         if not sensor.get("available"):
             reason = f"required sensor '{name}': {sensor.get('reason')}"
-            raise connection.failure("sensors", reason, str(sensor.get("remedy", "")))
+            failure = connection.failure("sensors", reason, str(sensor.get("remedy", "")))
+            raise MissingSensorError(failure.args[0], remedy=failure.remedy)
 
 
 def sensors_of(connection: Connection, place: Place) -> list[dict[str, Any]]:

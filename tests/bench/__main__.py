@@ -22,6 +22,7 @@ from tests.bench.prediction import prediction
 from tests.bench.simulation import simulation
 from tests.bench.slowdown import slowdown
 from tests.bench.speed import decoding, folding, fronts, importing
+from tests.bench.starting import starting
 from tests.bench.training import training
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
@@ -44,11 +45,12 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
         flower_100,
         flower_1000,
         prediction,
+        starting,
     )
 }
 
-# a hundred large models, a thousand clients, 7 GB of results
-LARGE = ("flower_100", "flower_1000", "results_10m")
+# a hundred large models, a thousand clients, 7 GB of results, 200 processes
+LARGE = ("flower_100", "flower_1000", "results_10m", "starting")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

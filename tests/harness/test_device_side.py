@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -110,6 +111,50 @@ def test_a_client_ends_when_nobody_is_there(tmp_path: Path, how: str) -> None:
         assert running.receive(10.0)
         assert running.receive(10.0) == {"ended": 0}
     assert list(tmp_path.iterdir()) == [], "what a killed supervisor has left, the next one removes"
+
+
+SPOOLER = "open('a.spool', 'wb').write(b'of the {}\\ntorn'); " + SLEEPER
+
+
+def spools_of(running: RemoteCommand) -> list[tuple[str, str]]:
+    """What is handed over before the client's end is told."""
+    told = []
+    while "ended" not in (answer := running.receive(10.0) or {}):
+        told.append((answer["of"], answer["spool"]))
+    return told
+
+
+@pytest.mark.parametrize("how", ["told", "closed", "killed"])
+def test_what_a_client_could_not_send_is_handed_over_now_or_to_the_next(tmp_path: Path, how: str) -> None:
+    with asked(supervise(tmp_path, SPOOLER.format("first"), spool="a.spool")) as (running, printed):
+        client = (running.receive(10.0) or {})["started"]
+        wait_until(lambda: b"up" in b"".join(printed))
+        if how == "told":
+            running.send(b"stop 1\n")
+            assert spools_of(running) == [("own", "of the first\n")]
+        elif how == "closed":
+            running.close_input()
+        else:
+            psutil.Process(psutil.Process(client).ppid()).kill()
+        wait_until(lambda: not processes_in(tmp_path), 10.0)
+    with asked(supervise(tmp_path, SPOOLER.format("second"), spool="a.spool")) as (running, printed):
+        assert running.receive(10.0)
+        wait_until(lambda: b"up" in b"".join(printed))
+        running.send(b"stop 1\n")
+        before = [] if how == "told" else [("before", "of the first\n")]
+        assert spools_of(running) == [*before, ("own", "of the second\n")]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_spools_of_long_ago_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "spools").mkdir()
+    for name, age_s in (("old.spool", 8 * 86400), ("new.spool", 60)):
+        (tmp_path / "spools" / name).write_bytes(b"of another run\n")
+        os.utime(tmp_path / "spools" / name, (time.time() - age_s, time.time() - age_s))
+    with asked(supervise(tmp_path, "", spool="a.spool")) as (running, _):
+        assert running.receive(10.0)
+        assert running.receive(10.0) == {"ended": 0}
+    assert [path.name for path in (tmp_path / "spools").iterdir()] == ["new.spool"]
 
 
 def test_children_that_leave_the_group_end_too(tmp_path: Path) -> None:
