@@ -28,6 +28,8 @@ _FIRST_FIT_S = 2.0
 _LONGEST_FIT_S = 30.0
 _FIT_SHARE = 0.25  # a fit is so long beside all before it: few of them, and none that hides a change
 _STEPS_PER_FIT = (20, 5000)
+STEADY_FITS = 2
+"""Fits in a row after which a device must look steady: of many looks one is lucky, and stops before heat shows."""
 _NO_METER = "no sensor was given"
 
 Progress = Callable[[str], None]
@@ -74,13 +76,15 @@ class Calibrator:
         fixed: Config = {"batch_size": training.batch_size, "lr": training.lr, "seed": training.seed}
         parameters = metered.get_parameters({})
         plan = FitPlan(1, min(training.limit_s, _FIRST_FIT_S))
+        n_steady = 0
         while True:
             config = {**fixed, "round": len(records) + 1, "epochs": plan.epochs, "cutoff_s": plan.cutoff_s}
             parameters, _, _ = metered.measured_fit(parameters, config)
             elapsed_s = _elapsed_s(records)
             found = steadiness_of(records)
             self._progress(_line(elapsed_s, training.limit_s, found))
-            is_steady = found is not None and found.is_steady
+            n_steady = n_steady + 1 if found is not None and found.is_steady else 0
+            is_steady = n_steady >= STEADY_FITS
             if is_steady or elapsed_s >= training.limit_s * (1 - 1e-3):
                 return point_of(records, training, is_steady=is_steady, sensors=self._sensors)
             plan = plan.next(records[-1], elapsed_s, training.limit_s - elapsed_s)

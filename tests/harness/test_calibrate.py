@@ -11,7 +11,7 @@ import pytest
 from fl.messages import Array, Config, Scalar
 from fl.steps import steps
 from harness.calibrate import Plan, main, measured_points, simulated
-from harness.calibration import WARMUP_STEPS, Calibrator, Training
+from harness.calibration import STEADY_FITS, WARMUP_STEPS, Calibrator, Training
 from harness.simulated_board import Heat, parse_heat
 from profiler.calibrations import StepCurve, load_calibration, read_calibration
 from profiler.clock import FakeClock
@@ -49,6 +49,14 @@ def test_it_stops_once_steady_and_otherwise_at_the_limit() -> None:
     hot = simulated(plan(), PROFILE, Heat(0.25, 300.0)).points[0]
     assert hot.stopped_by == "time"
     assert hot.duration_s == pytest.approx(300, abs=1)
+
+
+def test_one_lucky_look_does_not_stop_it() -> None:
+    clock, told = FakeClock(), list[str]()
+    training = Training("mine", {}, 8, 0.1, limit_s=3600.0)
+    Calibrator([], clock, progress=told.append).measure(Client(clock, 40), training)
+    looks = [line for line in told if "warming up" not in line]
+    assert len(looks) == STEADY_FITS == 2, "even steps look steady at the first look, and are looked at again"
 
 
 def test_five_minutes_predict_twenty_of_a_board_that_throttles() -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.steady import Bins, Course, binned, effective_n, fit_curve, judge
-from tests.fixtures.courses import correlated, course
+from harness.steady import Bins, Course, binned, effective_n, fit_curve, judge, slow_noise
+from tests.fixtures.courses import CORRELATED, SLOW, STEP_S, WHITE, Board, correlated, course
 
 
 def test_independent_steps_count_each_and_correlated_ones_less() -> None:
@@ -36,6 +36,51 @@ def test_binning_keeps_steps_and_their_sum(steps_s: list[float]) -> None:
     bins: Bins = binned(Course(ends_s - np.array(steps_s) / 2, np.array(steps_s)))
     assert bins.weight.sum() == len(steps_s)
     assert float(bins.weight @ bins.mean_s) == pytest.approx(sum(steps_s))
+
+
+def test_slow_noise_of_independent_steps_is_their_variance_whatever_was_fitted() -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.integers(1, 30, 120).astype(np.float64)
+    at_s = np.arange(120.0)
+    found = []
+    for _ in range(500):
+        bins = Bins(at_s, 1 + 0.3 * rng.normal(size=120) / np.sqrt(weight), weight)
+        found.append(slow_noise(bins, np.column_stack([np.ones(120), at_s, np.exp(-at_s / 40)])).variance_s2)
+    assert np.mean(found) == pytest.approx(0.09, rel=0.1)
+
+
+@given(st.floats(-5, 5), st.floats(-5, 5), st.floats(0.1, 10))
+def test_slow_noise_is_blind_to_what_was_fitted_and_grows_as_a_square(
+    level: float, slope: float, factor: float
+) -> None:
+    rng = np.random.default_rng(1)
+    at_s, weight = np.arange(60.0), rng.integers(1, 9, 60).astype(np.float64)
+    design = np.column_stack([np.ones(60), at_s])
+    rest_s = rng.normal(size=60)
+    plain = slow_noise(Bins(at_s, rest_s, weight), design).variance_s2
+    moved = slow_noise(Bins(at_s, level + slope * at_s + factor * rest_s, weight), design).variance_s2
+    assert moved == pytest.approx(factor**2 * plain, rel=1e-6)
+
+
+def test_too_few_bins_for_a_wave_still_leave_an_interval() -> None:
+    found = judge(Course(np.array([400.0, 400.1]), np.array([0.1, 0.12])))
+    assert found.step_err_s > 0.01, "two steps after a long warm-up"
+
+
+@pytest.mark.parametrize("board", [WHITE, CORRELATED, SLOW], ids=lambda board: board.name)
+def test_intervals_of_steady_boards_hold_what_they_say(board: Board) -> None:
+    """Of 90 % for twenty minutes and for drift, of 95 % for the mean; `tests.soak.steady` goes the whole way."""
+    held = []
+    for seed in range(200):
+        made = board.even_course(seed)
+        found, heat = judge(made), fit_curve(made, is_steady=True, seed=seed)
+        low_s, high_s = np.quantile([one.mean_s(1200.0) for one in heat.replicates], [0.05, 0.95])
+        mean, drift = abs(found.step_s - STEP_S) <= found.step_err_s, abs(found.drift) <= found.drift_err
+        held.append((min(low_s, heat.curve.first_s) <= STEP_S <= max(high_s, heat.curve.first_s), mean, drift))
+    horizon, mean, drift = np.mean(held, axis=0)
+    assert 0.85 <= horizon <= 0.95
+    assert 0.91 <= mean <= 0.99
+    assert 0.85 <= drift <= 0.95
 
 
 def test_a_quiet_device_is_steady_and_one_that_heats_up_is_not() -> None:
