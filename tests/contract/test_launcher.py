@@ -27,17 +27,23 @@ from harness.sessions import Sessions, dead_at_start
 from harness.spec import Table
 from harness.virtual_time import virtual_loop
 from profiler.errors import SpecError
+from tests.fixtures.containers import usable_image
 
 pytestmark = pytest.mark.serial
 
 T = TypeVar("T")
 
-LAUNCHERS = ["local", "simulated"]
-OPTIONS: dict[str, dict[str, object]] = {"local": {"cpu_limit": 0.5}, "simulated": {"profile": "raspberry-pi-4"}}
+LAUNCHERS = ["local", "simulated", "container"]
+OPTIONS: dict[str, dict[str, object]] = {
+    "local": {"cpu_limit": 0.5},
+    "simulated": {"profile": "raspberry-pi-4"},
+    "container": {"cpu_limit": 1.0},
+}
 
 
 def make_device(name: str, id_: str = "a", **options: object) -> DeviceSpec:
-    read = launcher_class(name).read_options(Table(options or OPTIONS[name], "fleet.toml [[device]]"))
+    options = options or {**OPTIONS[name], **(usable_image() if name == "container" else {})}
+    read = launcher_class(name).read_options(Table(options, "fleet.toml [[device]]"))
     return DeviceSpec(id_, name, "cpu", 0, options=read)
 
 
@@ -87,8 +93,9 @@ def test_a_client_joins_is_limited_and_ends(launcher: tuple[str, Launcher]) -> N
             answer = await proxy.get_properties(GetPropertiesIns(), 30.0)
             assert answer.result.properties["workload"] == "digits"
             assert session.facts["launcher"] == name
+            if name != "simulated":
+                assert session.facts["cpu_limit"] == OPTIONS[name]["cpu_limit"]
             if name == "local" and session.pid is not None and sys.platform == "linux":
-                assert session.facts["cpu_limit"] == 0.5
                 [core] = session.facts["pinned_to_cores"]
                 assert all(os.sched_getaffinity(int(t.name)) == {core} for t in tasks(session.pid))
             sessions.stop()
@@ -150,12 +157,22 @@ def test_a_client_that_does_not_join_in_time_is_named(launcher: tuple[str, Launc
         ("local", {"threads": "many"}, "'threads' must be a whole number"),
         ("simulated", {"profile": "pi"}, "device profile 'pi' does not ship"),
         ("simulated", {"profile": 4}, "'profile' must be a string"),
+        ("container", {"cpu_limit": 1.0}, "'image' is missing"),
+        ("container", {"image": "--privileged"}, "'image' is '--privileged', which is no name"),
+        ("container", {"image": "a", "engine": "lxc"}, "one of docker, podman"),
+        ("container", {"image": "a", "mounts": ["data:/data"]}, "'mounts' must hold absolute paths"),
+        ("container", {"image": "a", "environment": {"A B": "c"}}, "'environment' must hold"),
     ],
 )
 def test_options_are_checked(name: str, options: dict[str, object], said: str) -> None:
     with pytest.raises(SpecError, match=said):
         make_device(name, **options)
-    assert launcher_class(name).check(make_device(name)).ok
+
+
+def test_check_says_that_a_device_is_ready(launcher: tuple[str, Launcher]) -> None:
+    name, made = launcher
+    checked = made.check(make_device(name))
+    assert checked.ok, checked.detail
 
 
 def test_cores_are_those_that_clients_of_this_host_can_use() -> None:
