@@ -6,12 +6,13 @@ The client is its first process, and CPU time is read of that one, as of local c
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,6 +49,7 @@ class ContainerSession:
         process: subprocess.Popen[bytes],
         image: Mapping[str, Any],
         log_path: Path,
+        folder: Path,
     ) -> None:
         self.device = device
         self.log_path = log_path
@@ -55,6 +57,7 @@ class ContainerSession:
         self._name = name
         self._process = process
         self._image = image
+        self._folder = folder
         self._has_told = False
         self._pid = self._wait_running()
 
@@ -93,25 +96,27 @@ class ContainerSession:
         return _SIGNALLED - code if _SIGNALLED < code < _SIGNALLED + signal.NSIG else code
 
     def _tell_memory(self, code: int) -> None:
-        """Into the log, of which the end is shown. Not every engine says why a process was killed."""
+        """Into the log, of which the end is shown: a SIGKILL alone does not say by whom."""
         limit_mb = self.device.options.get("memory_limit_mb")
-        if self._has_told or limit_mb is None or code != _SIGNALLED + signal.SIGKILL:
-            return
+        if (
+            not self._has_told
+            and limit_mb is not None
+            and code == _SIGNALLED + signal.SIGKILL
+            and self._was_too_large()
+        ):
+            tell(self.log_path, f"ended for taking more than memory_limit_mb = {limit_mb} ({self._engine.name})")
         self._has_told = True
+
+    def _was_too_large(self) -> bool:
+        """As Docker and newer Podmans say, or by the file that Podman's monitor makes (conmon's `oom`)."""
         state = (self._engine.container(self._name) or {}).get("State", {})
-        if state.get("OOMKilled"):
-            tell(self.log_path, f"ended for taking more than memory_limit_mb = {limit_mb}")
-        else:
-            tell(
-                self.log_path,
-                f"killed, perhaps for taking more than memory_limit_mb = {limit_mb}: the engine is silent",
-            )
+        return bool(state.get("OOMKilled")) or (self._folder / "oom").exists()
 
     def settle(self) -> None:
         pass
 
     def stop(self, grace_s: float) -> None:
-        self._has_told = self._has_told or self._process.poll() is None  # it is we who end it
+        self._has_told |= self._process.poll() is None  # it is we who end it
         try:
             self._engine.stop(self._name, grace_s)
         except DeviceError as error:  # one that is paused, say; removing ends it by force
@@ -120,11 +125,12 @@ class ContainerSession:
             self._engine.remove(self._name)
         except DeviceError as error:
             log.warning("%s: container %s is left behind: %s", self.device.id, self._name, error)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             self._process.wait(_END_S)
-            return
-        self._process.kill()
-        self._process.wait()
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class ContainerLauncher:
@@ -182,6 +188,7 @@ class ContainerLauncher:
         engine.remove(name)
         log_path = self._log_dir / f"{device.id}.log"
         command = engine.run_command(*_run_arguments(device, join, engine, name))
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
         try:
             with log_path.open("ab") as log_file:
                 process = subprocess.Popen(
@@ -190,11 +197,13 @@ class ContainerLauncher:
                     stdin=subprocess.DEVNULL,
                     stdout=log_file,
                     stderr=subprocess.STDOUT,
+                    cwd=folder,
                     start_new_session=True,
                 )
         except OSError as error:
+            folder.rmdir()
             raise DeviceError(f"{device.id}: cannot start {engine.name}: {error}.") from error
-        return ContainerSession(device, engine, name, process, image, log_path)
+        return ContainerSession(device, engine, name, process, image, log_path, folder)
 
     def _sweep(self, engine: Engine) -> None:
         if engine.name in self._swept:
@@ -204,9 +213,11 @@ class ContainerLauncher:
             removed = engine.sweep()
         except DeviceError as error:
             log.warning("containers of earlier runs were not looked for: %s", error)
-        else:
-            if removed:
-                log.info("removed containers whose harness has ended: %s", ", ".join(removed))
+            return
+        for name in removed:
+            log.info("removed container %s, whose harness has ended", name)
+            for folder in Path(tempfile.gettempdir()).glob(f"{name}-*"):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         pass
