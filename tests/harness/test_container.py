@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from fl.certificates import make
 from fl.security import CA, CA_KEY, CLIENT, CLIENT_KEY, SERVER_KEY, TOKEN
 from harness.device import DeviceSpec
 from harness.host import process_cpu_s
@@ -170,11 +171,13 @@ def test_containers_of_a_harness_that_was_killed_end_and_are_swept(engine: Engin
 @pytest.mark.serial
 @pytest.mark.timeout(120)
 def test_processes_and_containers_train_together(engine: Engine, tmp_path: Path) -> None:
-    """A whole run, with a container that sees the server as reachable, and the facts in its device file."""
+    """A whole run by mutual TLS: the container reaches the server and has its keys; its device file tells of it."""
+    pytest.importorskip("cryptography", reason="making certificates needs the package cryptography")
+    keys = make(tmp_path / "keys", devices=["process", "box"]).folder
     entry = {**usable_image(), "cpu_limit": 0.5, "memory_limit_mb": 512}
     values = "\n".join(f"{key} = {json.dumps(value)}" for key, value in entry.items())
     (tmp_path / "fleet.toml").write_text(
-        'name = "mixed"\n[[device]]\nid = "process"\nprocessor = "cpu"\n'
+        f'name = "mixed"\n[server]\ntls = "{keys}"\n[[device]]\nid = "process"\nprocessor = "cpu"\n'
         f'[[device]]\nid = "box"\nprocessor = "cpu@0.5"\nlauncher = "container"\n{values}\n'
     )
     (tmp_path / "short.toml").write_text(
