@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -225,9 +226,9 @@ def _environment(device: DeviceSpec, join: JoinSpec) -> dict[str, str]:
     return environment if join.tls is None else {**environment, FOLDER_VARIABLE: str(join.tls)}
 
 
-def tethered(command: list[str]) -> list[str]:
-    """The command that runs `command` so that it dies with this process."""
-    return [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), *command]
+def tethered(command: list[str], by: signal.Signals = signal.SIGKILL) -> list[str]:
+    """The command that runs `command` so that it gets a signal when this process ends: by default, dies with it."""
+    return [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(int(by)), *command]
 
 
 def client_command(

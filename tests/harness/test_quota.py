@@ -58,12 +58,13 @@ def test_a_busy_loop_gets_its_part_of_a_core(make: object) -> None:
 
 @pytest.mark.parametrize("make", quotas())
 def test_a_process_whose_limit_is_lifted_runs_on(make: object) -> None:
-    quota: Quota = make(0.05, "lifted")  # type: ignore[operator]
+    """In one half second of several, since others may want the cores too: a limited one never gets there."""
+    quota: Quota = make(0.1, "lifted")  # type: ignore[operator]
     process = start(quota)
     try:
         time.sleep(0.2)
         quota.lift()
-        assert measured_cores(process.pid, 0.5) > 0.15  # also where others compete for the cores
+        assert any(measured_cores(process.pid, 0.5) > 0.5 for _ in range(40))
     finally:
         process.kill()
         process.wait()
