@@ -13,6 +13,7 @@ from fl.in_process import InProcessServer
 from fl.instrument import TELEMETRY_KEY
 from fl.loop import CallRecord, RoundResult, run_rounds
 from fl.messages import Array, GetPropertiesIns, Parameters
+from fl.mixed_server import MixedServer
 from fl.proxy import ClientInfo, ClientProxy
 from fl.receipts import Stray
 from fl.security import ServerSecurity, server_security
@@ -21,7 +22,7 @@ from fl.strategy import Adjusted, Assignment, Strategy, load_strategy
 from fl.workload import Workload
 from harness.device import DeviceSpec
 from harness.experiment import ExperimentSpec
-from harness.fleet import FleetSpec
+from harness.fleet import SIMULATED, FleetSpec
 from harness.host import device_facts, host_facts
 from harness.idle import idle_facts, measure_idle
 from harness.launcher import JoinSpec, Launcher, launcher_class
@@ -89,7 +90,7 @@ def access(spec: RunSpec) -> Access:
     foreign = tuple(device.id for device in spec.devices if device.foreign)
     allowed = Access(
         ServerSecurity() if fleet.tls is None else server_security(fleet.tls),
-        devices=frozenset(device.id for device in spec.devices if not device.foreign),
+        devices=frozenset(device.id for device in spec.devices if not device.foreign and device.launcher != SIMULATED),
         foreign=foreign,
         foreign_address=fleet.foreign_address if foreign else None,
         asks_names=fleet.asks_names,
@@ -129,14 +130,26 @@ class Engine:
         self._ignored = IgnoredCutoffs()
         self._shared = frozenset(device.id for device in spec.devices if launcher_class(device.launcher).shares_host)
         self._last: TaskContext | None = None
-        self._in_process = InProcessServer(self._describe) if spec.fleet.is_simulated else None
-        self._server = self._in_process or Server(
-            spec.fleet.address,
+        self._in_process: InProcessServer | None = None
+        self._server = self._make_server()
+
+    def _make_server(self) -> Server | InProcessServer | MixedServer:
+        """Over the network, and in this process for devices that are not there: what the fleet needs of both."""
+        fleet = self._spec.fleet
+        if fleet.is_simulated:
+            self._in_process = InProcessServer(self._describe)
+            return self._in_process
+        network = Server(
+            fleet.address,
             describe=self._describe,
-            max_message_bytes=message_bound(workload.initial_parameters(spec.tasks[0].seed)),
-            access=access(spec),
-            known_spans=done.latest_spans,
+            max_message_bytes=message_bound(self._workload.initial_parameters(self._spec.tasks[0].seed)),
+            access=access(self._spec),
+            known_spans=self.done.latest_spans,
         )
+        if not fleet.has_simulated:
+            return network
+        self._in_process = InProcessServer(self._describe, receipts=network.receipts)
+        return MixedServer(network, self._in_process)
 
     async def run(self) -> None:
         """Execute every task that is not finished. Raises PreconditionError where the run cannot begin at all."""
@@ -212,7 +225,7 @@ class Engine:
             meter = self._meter if self._shared else None
             self._append(await measure_idle(idle_s, phase, meter, own, self._clock.wall_time()))
             self._store.sync()
-        meter_facts = {} if self._in_process else self._meter.facts()
+        meter_facts = {} if self._spec.fleet.is_simulated else self._meter.facts()
         host = {**host_facts(self._root), **meter_facts, **idle_facts(self.done.idle, HOST)}
         self._store.write_device(HOST, host)
         self._told.update((proxy.info.device, proxy.info.properties) for proxy in proxies)

@@ -44,10 +44,13 @@ def run_real(args: argparse.Namespace, job: Job) -> int:
     if args.check:
         return _check(args, job, probes)
     meter = HostMeter(probes, choose(probes, required), clock, rate_hz=job.spec.fleet.meter_rate_hz)
+    workers = _workers(args, default=1)  # simulated devices beside real ones: cores are for those that are measured
     progress = _progress(args, job, preamble(job.spec, meter))
     store = _store(args, job)
     try:
-        engine = Engine(job.spec, job.trained, store, meter, clock, progress, job.done, root=args.sysfs_root)
+        engine = Engine(
+            *(job.spec, job.trained, store, meter, clock, progress, job.done), root=args.sysfs_root, workers=workers
+        )
         return _execute(args, job, store, engine, asyncio.run)
     finally:
         store.close()
@@ -55,9 +58,7 @@ def run_real(args: argparse.Namespace, job: Job) -> int:
 
 def run_simulated(args: argparse.Namespace, job: Job) -> int:
     """In simulated time: with training in real processes, or of time and energy alone; the exit code."""
-    workers = available_cores() if args.workers is None else args.workers
-    if workers < 1:
-        raise UsageError(f"--workers {workers}: at least 1.")
+    workers = _workers(args, default=available_cores())
     if args.check:
         return _check(args, job, [])
     progress = _progress(args, job, simulated_preamble(job.spec, workers))
@@ -74,6 +75,13 @@ def run_simulated(args: argparse.Namespace, job: Job) -> int:
             return _execute(args, job, store, engine, loop.run_until_complete)
     finally:
         store.close()
+
+
+def _workers(args: argparse.Namespace, *, default: int) -> int:
+    workers: int = default if args.workers is None else args.workers
+    if workers < 1:
+        raise UsageError(f"--workers {workers}: at least 1.")
+    return workers
 
 
 def _check(args: argparse.Namespace, job: Job, probes: list[Probe]) -> int:
