@@ -23,7 +23,9 @@ from harness.device import DeviceSpec
 from harness.launcher import DeviceCheck, JoinSpec
 from harness.launchers.container_engine import ENGINES, Engine, find_engine, owner_label
 from harness.launchers.limits import allowed_cores, missing_cores, read_limits
-from harness.launchers.local import THREAD_VARIABLES, client_command, tell, tethered
+from harness.launchers.local import THREAD_VARIABLES, client_command, host_of, reachable, tell
+from harness.launchers.tether import tethered
+from harness.links import Link, make_link, read_shape, shape_of, sweep_stale_links
 from harness.spec import Table
 from profiler.errors import DeviceError, SpecError
 
@@ -50,6 +52,7 @@ class ContainerSession:
         image: Mapping[str, Any],
         log_path: Path,
         folder: Path,
+        link: Link | None = None,
     ) -> None:
         self.device = device
         self.log_path = log_path
@@ -58,6 +61,7 @@ class ContainerSession:
         self._process = process
         self._image = image
         self._folder = folder
+        self._link = link
         self._has_told = False
         self._pid = self._wait_running()
 
@@ -86,6 +90,7 @@ class ContainerSession:
             "engine_version": self._engine.version,
             "image_id": self._image.get("Id"),
             "image_digests": self._image.get("RepoDigests") or [],
+            **({} if self._link is None else self._link.facts),
         }
 
     def exit_status(self) -> int | None:
@@ -131,10 +136,12 @@ class ContainerSession:
             self._process.kill()
             self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
+        if self._link is not None:
+            self._link.release()
 
 
 class ContainerLauncher:
-    """Options of a device entry, beside those of `harness.launchers.limits`:
+    """Options of a device entry, beside those of `harness.launchers.limits` and `harness.links`:
 
     `image` (must be on this host), `engine` (docker or podman; the first that answers), `runtime` (an OCI runtime, such
     as nvidia on a Jetson), `python` (python3, inside), `gpus` (`all`, or numbers separated by commas), `devices` and
@@ -146,10 +153,11 @@ class ContainerLauncher:
     def __init__(self, log_dir: Path) -> None:
         self._log_dir = log_dir
         self._swept: set[str] = set()
+        sweep_stale_links()
 
     @classmethod
     def read_options(cls, entry: Table) -> dict[str, Any]:
-        options = {**read_limits(entry), "image": entry.take("image", str)}
+        options = {**read_limits(entry), **read_shape(entry), "image": entry.take("image", str)}
         options["python"] = entry.take("python", str, "python3")
         for key in ("engine", "runtime", "gpus"):
             if (value := entry.take(key, str, None)) is not None:
@@ -175,7 +183,15 @@ class ContainerLauncher:
             return DeviceCheck(False, str(error))
         if absent := missing_cores(device.options) or "; ".join(_missing_paths(device.options)):
             return DeviceCheck(False, absent)
-        return DeviceCheck(True, f"container of {str(image.get('Id'))[:19]} by {engine.name} {engine.version}")
+        told = [f"container of {str(image.get('Id'))[:19]} by {engine.name} {engine.version}"]
+        try:
+            link = _make_link(device, engine, f"check-{device.id}")
+        except DeviceError as error:
+            return DeviceCheck(False, str(error))
+        if link is not None:
+            told += [f"{key} {device.options[key]:g} by {by}" for key, by in link.by.items()]
+            link.release()
+        return DeviceCheck(True, ", ".join(told))
 
     def start(self, device: DeviceSpec, join: JoinSpec) -> ContainerSession:
         """Raises DeviceError; SpecError or PreconditionError where its security files cannot be used."""
@@ -187,9 +203,10 @@ class ContainerLauncher:
         name = f"fedmeter-{os.getpid()}-{device.id}"
         engine.remove(name)
         log_path = self._log_dir / f"{device.id}.log"
-        command = engine.run_command(*_run_arguments(device, join, engine, name))
+        link = _make_link(device, engine, device.id)
         folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
         try:
+            command = engine.run_command(*_run_arguments(device, join, engine, name, link))
             with log_path.open("ab") as log_file:
                 process = subprocess.Popen(
                     # Python as a first process hears SIGINT, and nothing that it has no handler for.
@@ -200,10 +217,14 @@ class ContainerLauncher:
                     cwd=folder,
                     start_new_session=True,
                 )
-        except OSError as error:
+        except BaseException as error:
             folder.rmdir()
-            raise DeviceError(f"{device.id}: cannot start {engine.name}: {error}.") from error
-        return ContainerSession(device, engine, name, process, image, log_path, folder)
+            if link is not None:
+                link.release()
+            if isinstance(error, OSError):
+                raise DeviceError(f"{device.id}: cannot start {engine.name}: {error}.") from error
+            raise
+        return ContainerSession(device, engine, name, process, image, log_path, folder, link)
 
     def _sweep(self, engine: Engine) -> None:
         if engine.name in self._swept:
@@ -227,10 +248,27 @@ def _engine_of(device: DeviceSpec) -> Engine:
     return find_engine(device.options.get("engine"), device.options.get("runtime"))
 
 
-def _run_arguments(device: DeviceSpec, join: JoinSpec, engine: Engine, name: str) -> list[str]:
+def _make_link(device: DeviceSpec, engine: Engine, name: str) -> Link | None:
+    """None where the network is to be this host's. Raises DeviceError where it cannot be shaped."""
+    shape = shape_of(device.options)
+    if shape is not None and engine.name != "podman":
+        raise DeviceError(
+            f"{device.id}: {engine.name} puts no container into a network namespace that is there already, which "
+            f"{', '.join(shape.wants)} take.",
+            remedy='Give it engine = "podman", or leave them out.',
+        )
+    return None if shape is None else make_link(shape, name)
+
+
+def _run_arguments(
+    device: DeviceSpec, join: JoinSpec, engine: Engine, name: str, link: Link | None = None
+) -> list[str]:
     """Of the engine's `run`, with the client's command line. No secret is among them: those travel by mount."""
-    options = device.options
-    python, *client = client_command(device, join, python=str(options["python"]))
+    options, target = device.options, reachable(join.address)
+    server, server_name = (target, None) if link is None else (link.serve(target), host_of(target))
+    python, *client = client_command(
+        device, join, python=str(options["python"]), server=server, server_name=server_name
+    )
     environment = {**dict.fromkeys(THREAD_VARIABLES, options["threads"]), **options.get("environment", {})}
     mounts = list(options.get("mounts", []))
     if join.tls is not None:
@@ -239,7 +277,7 @@ def _run_arguments(device: DeviceSpec, join: JoinSpec, engine: Engine, name: str
     flags = {
         "--name": [name],
         "--label": [owner_label()],
-        "--network": ["host"],
+        "--network": ["host" if link is None else f"ns:{link.path}"],
         "--pull": ["never"],
         "--log-driver": ["none"],  # what it says goes to our log alone
         "--stop-signal": ["SIGINT"],

@@ -21,6 +21,11 @@ def die_with(parent_pid: int, by: int = signal.SIGKILL) -> None:
         sys.exit("the parent ended before its child could start")
 
 
+def tethered(command: "list[str]", by: signal.Signals = signal.SIGKILL) -> "list[str]":
+    """The command that runs `command` so that it gets a signal when this process ends: by default, dies with it."""
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(int(by)), *command]
+
+
 def main(argv: "list[str]") -> None:
     parent_pid, by, command = int(argv[0]), int(argv[1]), argv[2:]
     die_with(parent_pid, by)

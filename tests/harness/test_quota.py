@@ -13,7 +13,7 @@ import pytest
 
 from harness.cgroups import sweep_stale_cgroups
 from harness.host import process_cpu_s
-from harness.launchers.local import tethered
+from harness.launchers.tether import tethered
 from harness.quota import CgroupQuota, DutyCycle, Quota, limit_cpu
 
 pytestmark = [pytest.mark.serial, pytest.mark.skipif(sys.platform != "linux", reason="quotas need Linux")]
@@ -84,7 +84,7 @@ def test_a_child_dies_with_its_parent() -> None:
     """The parent is killed outright: nothing of ours runs any more, and the kernel ends the child."""
     script = (
         "import subprocess, sys, time\n"
-        "from harness.launchers.local import tethered\n"
+        "from harness.launchers.tether import tethered\n"
         f"child = subprocess.Popen(tethered([sys.executable, '-S', '-c', {BUSY!r}]))\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(60)\n"
