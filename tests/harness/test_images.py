@@ -15,11 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from fl.client import _parser as client_parser
 from fl.server import Server
+from fl.workload import load_workload
 from harness.device import DeviceSpec
 from harness.fleet import load_fleet, parse_fleet
 from harness.launchers.container import ContainerLauncher
 from harness.launchers.container_engine import ask
+from harness.launchers.limits import read_limits
 from harness.sessions import Sessions
 from harness.spec import Table
 from tests.contract.test_launcher import join
@@ -28,6 +31,7 @@ from tests.fixtures.documented import code_blocks
 
 DOCKER = ROOT / "docker"
 IMAGE = "localhost/fedmeter-test-client"
+COMPOSE_KEYS = {"image", "build", "network_mode", "stop_signal", "restart", "command"}
 
 
 def steps(platform: str) -> list[str]:
@@ -47,6 +51,27 @@ def test_fleets_beside_them_are_fleets() -> None:
     assert [device.launcher for device in fleet.devices] == ["local", "local", "container", "container"]
     [documented] = [block for block in code_blocks("fleets.md") if block.startswith("name =")]
     assert len(parse_fleet(documented, "docs/fleets.md", cores=2).devices) == 3
+
+
+def test_compose_starts_clients_that_there_are() -> None:
+    """Every path, service and option against what is here: a shard each and all of them, by the services' names."""
+    yaml = pytest.importorskip("yaml", reason="reading docker/compose.yaml needs the package pyyaml")
+    services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+    shards = []
+    for name, service in services.items():
+        assert set(service) <= {*COMPOSE_KEYS, "cpus", "mem_limit", "memswap_limit"}
+        assert set(service) >= COMPOSE_KEYS
+        context = (DOCKER / service["build"]["context"]).resolve()
+        assert (context / service["build"]["dockerfile"]).is_file()
+        assert service["network_mode"] == "host", "else 127.0.0.1 is its own"
+        client = client_parser().parse_args(service["command"])
+        assert (client.device, client.meter, client.shards) == (name, "none", len(services))
+        load_workload(client.workload)
+        shards.append(client.shard)
+        limits = {"cpu_limit": service["cpus"], "memory_limit_mb": int(service.get("mem_limit", "64m").rstrip("m"))}
+        assert read_limits(Table(limits, name))
+        assert service.get("mem_limit") == service.get("memswap_limit"), "no swap beside it"
+    assert sorted(shards) == list(range(len(services)))
 
 
 @pytest.mark.serial
