@@ -56,6 +56,20 @@ def test_a_busy_loop_gets_its_part_of_a_core(make: object) -> None:
         assert not quota.folder.exists()
 
 
+@pytest.mark.parametrize("cores", [0.5, 0.25])
+@pytest.mark.parametrize("make", quotas())
+def test_a_quota_is_kept_to_a_tenth(make: object, cores: float) -> None:
+    """In one second of several, since others may want the cores too."""
+    quota: Quota = make(cores, "kept")  # type: ignore[operator]
+    process = start(quota)
+    try:
+        assert any(abs(measured_cores(process.pid, 1.0) / cores - 1) <= 0.1 for _ in range(20))
+    finally:
+        process.kill()
+        process.wait()
+        quota.release()
+
+
 @pytest.mark.parametrize("make", quotas())
 def test_a_process_whose_limit_is_lifted_runs_on(make: object) -> None:
     """In one half second of several, since others may want the cores too: a limited one never gets there."""

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-RUNS = ("honesty", "intervals", "metering", "fuzz", "chaos")
+RUNS = ("honesty", "intervals", "metering", "fuzz", "chaos", "arm64")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
