@@ -39,7 +39,7 @@ def preamble(spec: RunSpec, meter: HostMeter) -> list[str]:
     if spec.fleet.has_simulated:
         lines.append(
             "simulated devices take part in real time, as long as their models say; "
-            "energy that counts theirs is marked simulated, though part of it is measured"
+            "energy that counts theirs is marked simulated, the weakest of its parts"
         )
         lines += _models(spec)
     return lines
