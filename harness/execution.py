@@ -106,7 +106,7 @@ def _store(args: argparse.Namespace, job: Job) -> Store:
         "experiment": job.spec.experiment.name,
         "experiment_spec": asdict(job.spec.experiment),
         "experiment_text": job.experiment_text,
-        "clock": "simulated" if job.spec.fleet.is_simulated else "system",
+        "clock": "simulated" if job.spec.fleet.has_simulated else "system",  # as weak as its weakest part
         "training": job.spec.trains,
         "cores": available_cores(),
         "versions": versions(),

@@ -49,8 +49,9 @@ def test_all_platforms_install_the_same_client() -> None:
 def test_fleets_beside_them_are_fleets() -> None:
     fleet = load_fleet(str(DOCKER / "fleet.toml"), cores=2)
     assert [device.launcher for device in fleet.devices] == ["local", "local", "container", "container"]
-    [documented] = [block for block in code_blocks("fleets.md") if block.startswith("name =")]
-    assert len(parse_fleet(documented, "docs/fleets.md", cores=2).devices) == 3
+    blocks = [block for block in code_blocks("fleets.md") if block.startswith(("name =", "[[device]]"))]
+    named = [block if block.startswith("name") else f'name = "documented"\n{block}' for block in blocks]
+    assert [parse_fleet(block, "docs/fleets.md", cores=2).size for block in named] == [3, 1, 8]
 
 
 def test_compose_starts_clients_that_there_are() -> None:

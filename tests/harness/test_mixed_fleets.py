@@ -123,7 +123,9 @@ def test_every_client_of_every_round_is_accounted_for(sshd: Sshd | None, tmp_pat
     facts = bench.device_file("toy")
     assert (facts["launcher"], facts["time"]) == ("simulated", "real")
     assert facts["overruns"] >= 0
-    assert json.loads((bench.run_folders()[-1] / "run.json").read_text())["clock"] == "system"
+    assert json.loads((bench.run_folders()[-1] / "run.json").read_text())["clock"] == "simulated", (
+        "as weak as its weakest part"
+    )
     if sshd is not None:
         assert sshd.left_behind() == []
 
