@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROJECT_FILES := pyproject.toml constraints.txt
 
-.PHONY: demo test interop check bench soak coverage proto clean
+.PHONY: demo test interop check bench soak wheel coverage proto clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: $(PROJECT_FILES)
@@ -50,6 +50,11 @@ bench: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak
 
+# What the images of docker/ install.
+wheel: $(VENV)/.demo
+	rm -rf build dist
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
 coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m "not serial" --cov
 	$(BIN)/python -m pytest -m serial --cov --cov-append
@@ -63,5 +68,5 @@ proto:
 	sed -i '1i # mypy: disable-error-code="type-arg, valid-type"' fl/wire/transport_pb2.pyi fl/wire/measurement_pb2.pyi
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

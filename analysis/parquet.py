@@ -19,7 +19,7 @@ DERIVED_COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "task": (
         Column("finished", "bool", "", "completed, with every round on record"),
         Column("n_recorded_rounds", "int", "1", "rounds on record, whatever the attempt"),
-        Column("clock", "str", "", "of the run: system, whose times are measured, or simulated"),
+        Column("clock", "str", "", "of the run: system, whose times are measured, or simulated, be it in part"),
         Column("experiment", "str", "", "of the run: the name in its experiment file; null where it says none"),
     ),
     "span": _NET,

@@ -91,6 +91,7 @@ def start_client(
     root_certificates: bytes | str | Path | None = None,
     insecure: bool | None = None,
     security: ClientSecurity | None = None,
+    server_name: str | None = None,
     max_wait_s: float = MAX_WAIT_S,
     clock: Clock | None = None,
 ) -> None:
@@ -101,8 +102,9 @@ def start_client(
 
     `device` names this client; without it the server makes up a name, as for Flower's clients. `root_certificates`
     (PEM, or a path to it) or `insecure=False` ask for TLS; `security` instead of them brings certificate and token
-    too. `max_wait_s` bounds the time without any server, at the
-    start and after each broken connection. The profiler is started and stopped here.
+    too. `server_name` is the name that the server's certificate must hold, where it is reached by another.
+    `max_wait_s` bounds the time without any server, at the start and after each broken connection. The profiler is
+    started and stopped here.
 
     Raises UsageError for what is not supported and where the ways to ask for TLS contradict each other,
     PreconditionError where no server answers in time or a token would go in plain text to another machine, DeviceError
@@ -114,7 +116,9 @@ def start_client(
     credentials = _credentials(root_certificates, insecure, security)
     if token is not None:
         check_token_way(server_address, has_tls=credentials is not None)
-    connection = _Connection(server_address, _metadata(device, token), credentials, grpc_max_message_length)
+    connection = _Connection(
+        server_address, _metadata(device, token), credentials, grpc_max_message_length, server_name
+    )
     wait_s = max_wait_s if max_wait_time is None else max_wait_time
     with instrumented.profiler:
         now = clock or SystemClock()
@@ -222,13 +226,14 @@ class _Connection:
         metadata: tuple[tuple[str, str], ...],
         credentials: grpc.ChannelCredentials | None,
         max_message_bytes: int,
+        server_name: str | None = None,
     ) -> None:
         self.address = address
         self._credentials = credentials
         self._heartbeat_s: float | None = None
         self._has_name = any(key == DEVICE_KEY for key, _ in metadata)
         self._metadata = (*metadata, (INSTANCE_KEY, secrets.token_hex(16)))
-        self._options = [
+        self._options: list[tuple[str, int | str]] = [
             ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.max_receive_message_length", max_message_bytes),
             # grpc's own pause after a refused connection would outlast ours
@@ -239,6 +244,8 @@ class _Connection:
         ]
         if credentials is None and is_loopback(address):
             self._options.append(("grpc.enable_http_proxy", 0))  # else `http_proxy` takes what is meant for ourselves
+        if server_name is not None:
+            self._options += [("grpc.ssl_target_name_override", server_name), ("grpc.enable_http_proxy", 0)]
 
     def run(self, client: InstrumentedClient, on_instruction: Callable[[], None]) -> ReconnectIns | None:
         """Join and answer until told to leave; None where the server ended the stream without a word.
@@ -396,6 +403,7 @@ def _run(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         root_certificates=arguments.root_certificates,
         security=client_security(client_folder(Path(arguments.tls), arguments.device)) if arguments.tls else None,
+        server_name=arguments.server_name,
         max_wait_s=arguments.max_wait,
     )
 
@@ -428,6 +436,7 @@ def _samplers(root: Path, clock: Clock) -> tuple[Sampler, ...]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fl.client", description="One federated learning client.")
     parser.add_argument("--server", required=True, metavar="HOST:PORT")
+    parser.add_argument("--server-name", metavar="HOST", help="what its certificate calls it, where that is not HOST")
     parser.add_argument("--device", default="", metavar="ID", help="what the server calls this client")
     parser.add_argument("--workload", required=True, metavar="NAME")
     parser.add_argument("--workload-option", action="append", default=[], metavar="KEY=VALUE", help="may be repeated")

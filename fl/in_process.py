@@ -79,13 +79,14 @@ class InProcessProxy(CallingProxy):
 class InProcessServer:
     """Holds clients that are reached without a network, as `fl.server.Server` holds those that joined over one.
 
-    `admit` takes a client in; it has joined once it has told its properties. `describe` as for a `Server`.
+    `admit` takes a client in; it has joined once it has told its properties. `describe` as for a `Server`, and
+    `receipts` are another server's, where both serve the same rounds.
     """
 
     foreign_port = 0
 
-    def __init__(self, describe: Callable[[str], ClientInfo] = ClientInfo) -> None:
-        self.receipts = Receipts()
+    def __init__(self, describe: Callable[[str], ClientInfo] = ClientInfo, *, receipts: Receipts | None = None) -> None:
+        self.receipts = receipts or Receipts()
         self._describe = describe
         self._encoding = SharedEncoding()
         self._connected: dict[str, CallingProxy] = {}

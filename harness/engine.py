@@ -14,6 +14,7 @@ from fl.in_process import InProcessServer
 from fl.instrument import TELEMETRY_KEY
 from fl.loop import CallRecord, RoundResult, run_rounds
 from fl.messages import Array, GetPropertiesIns, Parameters
+from fl.mixed_server import MixedServer
 from fl.proxy import ClientInfo, ClientProxy
 from fl.receipts import Stray
 from fl.security import ServerSecurity, server_security
@@ -24,7 +25,7 @@ from fl.workload import Workload
 from harness.crew import Crew
 from harness.device import DeviceSpec
 from harness.experiment import ExperimentSpec
-from harness.fleet import FleetSpec
+from harness.fleet import SIMULATED, FleetSpec
 from harness.host import device_facts, host_facts
 from harness.idle import idle_facts, measure_idle
 from harness.launcher import JoinSpec, Launcher, Session, Spooled, launcher_class
@@ -94,7 +95,7 @@ def access(spec: RunSpec) -> Access:
     foreign = tuple(device.id for device in spec.devices if device.foreign)
     allowed = Access(
         ServerSecurity() if fleet.tls is None else server_security(fleet.tls),
-        devices=frozenset(device.id for device in spec.devices if not device.foreign),
+        devices=frozenset(device.id for device in spec.devices if not device.foreign and device.launcher != SIMULATED),
         foreign=foreign,
         foreign_address=fleet.foreign_address if foreign else None,
         asks_names=fleet.asks_names,
@@ -138,14 +139,26 @@ class Engine:
         self._last: TaskContext | None = None
         self._task: Task | None = None
         self._unsent: list[Stray] = []
-        self._in_process = InProcessServer(self._describe) if spec.fleet.is_simulated else None
-        self._server = self._in_process or Server(
-            spec.fleet.address,
+        self._in_process: InProcessServer | None = None
+        self._server = self._make_server()
+
+    def _make_server(self) -> Server | InProcessServer | MixedServer:
+        """Over the network, and in this process for devices that are not there: what the fleet needs of both."""
+        fleet = self._spec.fleet
+        if fleet.is_simulated:
+            self._in_process = InProcessServer(self._describe)
+            return self._in_process
+        network = Server(
+            fleet.address,
             describe=self._describe,
-            max_message_bytes=message_bound(workload.initial_parameters(spec.tasks[0].seed)),
-            access=access(spec),
-            known_spans=done.latest_spans,
+            max_message_bytes=message_bound(self._workload.initial_parameters(self._spec.tasks[0].seed)),
+            access=access(self._spec),
+            known_spans=self.done.latest_spans,
         )
+        if not fleet.has_simulated:
+            return network
+        self._in_process = InProcessServer(self._describe, receipts=network.receipts)
+        return MixedServer(network, self._in_process)
 
     async def run(self) -> None:
         """Execute every task that is not finished. Raises PreconditionError where the run cannot begin at all."""
@@ -198,7 +211,7 @@ class Engine:
     @contextmanager
     def _watched(self, crew: Crew) -> Iterator[None]:
         """While it lasts, who is gone elsewhere is started again. What is simulated comes and goes with its worker."""
-        watch = None if self._in_process else asyncio.create_task(crew.watch())
+        watch = None if self._spec.fleet.is_simulated else asyncio.create_task(crew.watch())
         try:
             yield
         finally:
@@ -274,7 +287,7 @@ class Engine:
             meter = self._meter if self._shared else None
             self._append(await measure_idle(idle_s, phase, meter, own, self._clock.wall_time()))
             self._store.sync()
-        meter_facts = {} if self._in_process else self._meter.facts()
+        meter_facts = {} if self._spec.fleet.is_simulated else self._meter.facts()
         host = {**host_facts(self._root), **meter_facts, **idle_facts(self.done.idle, HOST)}
         self._store.write_device(HOST, host)
         self._restarted.update(self._devices)
@@ -365,7 +378,7 @@ class Engine:
 
     async def _between_rounds(self, crew: Crew, context: TaskContext) -> set[str]:
         """Who is there for the next round, after those of this host were started again that are gone."""
-        if self._in_process is not None:
+        if self._spec.fleet.is_simulated:
             return self._joined() & context.processors.keys()
         there = await crew.before_round(context.processors, self._spec.experiment.min_clients)
         if self._unsent:  # now, while the meter still knows of the round

@@ -49,11 +49,14 @@ def run_real(args: argparse.Namespace, job: Job) -> int:
     if args.check:
         return _check(args, job, probes)
     meter = HostMeter(probes, choose(probes, required), clock, rate_hz=job.spec.fleet.meter_rate_hz)
+    workers = _workers(args, default=1)  # simulated devices beside real ones: cores are for those that are measured
     with _watched(args, job, preamble(job.spec, meter), clock, meter) as watcher:
         store = _store(args, job)
         watcher.run_started(store.run_id)
         try:
-            engine = Engine(job.spec, job.trained, store, meter, clock, watcher, job.done, root=args.sysfs_root)
+            engine = Engine(
+                *(job.spec, job.trained, store, meter, clock, watcher, job.done), root=args.sysfs_root, workers=workers
+            )
             return _execute(args, job, store, engine, asyncio.run)
         finally:
             store.close()
@@ -61,9 +64,7 @@ def run_real(args: argparse.Namespace, job: Job) -> int:
 
 def run_simulated(args: argparse.Namespace, job: Job) -> int:
     """In simulated time: with training in real processes, or of time and energy alone; the exit code."""
-    workers = available_cores() if args.workers is None else args.workers
-    if workers < 1:
-        raise UsageError(f"--workers {workers}: at least 1.")
+    workers = _workers(args, default=available_cores())
     if args.check:
         return _check(args, job, [])
     with virtual_loop() as loop:
@@ -83,6 +84,13 @@ def run_simulated(args: argparse.Namespace, job: Job) -> int:
                 return _execute(args, job, store, engine, loop.run_until_complete)
             finally:
                 store.close()
+
+
+def _workers(args: argparse.Namespace, *, default: int) -> int:
+    workers: int = default if args.workers is None else args.workers
+    if workers < 1:
+        raise UsageError(f"--workers {workers}: at least 1.")
+    return workers
 
 
 def _check(args: argparse.Namespace, job: Job, probes: list[Probe]) -> int:
@@ -132,7 +140,7 @@ def _store(args: argparse.Namespace, job: Job) -> Store:
         "experiment": job.spec.experiment.name,
         "experiment_spec": asdict(job.spec.experiment),
         "experiment_text": job.experiment_text,
-        "clock": "simulated" if job.spec.fleet.is_simulated else "system",
+        "clock": "simulated" if job.spec.fleet.has_simulated else "system",  # as weak as its weakest part
         "training": job.spec.trains,
         "cores": available_cores(),
         "versions": versions(),

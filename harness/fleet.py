@@ -52,6 +52,11 @@ class FleetSpec:
 
     @property
     def is_simulated(self) -> bool:
+        """Whether all of it is, so that it can live in simulated time."""
+        return all(group.launcher == SIMULATED for group in self.groups)
+
+    @property
+    def has_simulated(self) -> bool:
         return any(group.launcher == SIMULATED for group in self.groups)
 
     @cached_property
@@ -128,11 +133,6 @@ def _folder(name: str | None) -> Path | None:
 
 def _check_ways(fleet: FleetSpec, where: str) -> None:
     has_foreign = any(group.first.foreign for group in fleet.groups)
-    if fleet.is_simulated and any(group.launcher != SIMULATED for group in fleet.groups):
-        raise SpecError(
-            f"{fleet.where}: simulated devices live in simulated time, and others do not.",
-            remedy="Give each kind a fleet of its own; analysis takes the results of both.",
-        )
     if fleet.tls is not None and has_foreign and fleet.foreign_address is None:
         raise SpecError(
             f"{where}: foreign devices cannot show the certificate that clients of ours show on '{fleet.address}'.",

@@ -137,7 +137,7 @@ def _task(
         processors=dict(sorted(counts.items())),
         cutoffs=cutoffs,
         workload_options=experiment.workload_options,
-        simulation={name: value for name, value in simulation.items() if value is not None and fleet.is_simulated},
+        simulation={name: value for name, value in simulation.items() if value is not None and fleet.has_simulated},
         training=training,
     )
 

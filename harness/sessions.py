@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
 from harness.device import DeviceSpec
+from harness.fleet import SIMULATED
 from harness.host import available_cores
 from harness.launcher import JoinSpec, KeepsSpool, Launcher, Session, Spooled, log_tail, signal_name
 from profiler.errors import DeviceError
@@ -92,12 +93,12 @@ class Sessions:
 
     def _place(self, device: DeviceSpec) -> AbstractAsyncContextManager[None]:
         """What starts nothing, or is there at once, waits for nobody."""
-        if device.foreign or self._join.admit is not None:
+        if device.foreign or device.launcher == SIMULATED:
             return nullcontext()
         return self._here if self._launchers[device.launcher].shares_host else self._elsewhere
 
     async def _start(self, device: DeviceSpec) -> Session:
-        if self._join.admit is not None:  # which needs the loop's thread
+        if device.launcher == SIMULATED:  # which needs the loop's thread
             return self.start(device)
         if device.id in self._sessions:
             await self._forgotten(device.id)

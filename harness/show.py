@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from harness.checks import check_devices, check_json, check_row, of_this_host
 from harness.engine import ABSENT, RunSpec
+from harness.fleet import SIMULATED
 from harness.host import available_cores
 from harness.launcher import launcher_class
 from harness.launchers.simulated import profile_of
@@ -37,6 +38,12 @@ def preamble(spec: RunSpec, meter: HostMeter) -> list[str]:
             f"note: the clients can use {wanted:g} cores, this host has {available_cores()}: they will slow each other"
         )
     lines += [f"cutoffs of {task.label}: {_cutoff_text(task)}" for task in spec.tasks if task.cutoffs]
+    if spec.fleet.has_simulated:
+        lines.append(
+            "simulated devices take part in real time, as long as their models say; "
+            "energy that counts theirs is marked simulated, the weakest of its parts"
+        )
+        lines += _models(spec)
     return lines
 
 
@@ -49,13 +56,21 @@ def simulated_preamble(spec: RunSpec, workers: int) -> list[str]:
         if spec.trains
         else "time and energy are simulated; nothing is trained",
     ]
+    return lines + _models(spec)
+
+
+def _models(spec: RunSpec) -> list[str]:
+    """What each group of simulated devices is taken for."""
     workload = spec.experiment.costs_of or spec.experiment.workload
+    lines = []
     for group in spec.fleet.groups:
-        training = profile_of(group.first).training_of(workload)
-        lines.append(
-            f"{group.count} {group.processor} as {profile_of(group.first).name}, {workload}: time {training.kind}, "
-            f"energy {training.energy_kind}"
-        )
+        if group.launcher == SIMULATED:
+            profile = profile_of(group.first)
+            training = profile.training_of(workload)
+            lines.append(
+                f"{group.count} {group.processor} as {profile.name}, {workload}: time {training.kind}, "
+                f"energy {training.energy_kind}"
+            )
     return lines
 
 

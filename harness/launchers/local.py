@@ -17,8 +17,9 @@ from fl.spool_file import MAX_SPOOL_BYTES
 from harness.cgroups import sweep_stale_cgroups
 from harness.device import DeviceSpec
 from harness.launcher import DeviceCheck, JoinSpec, Spooled
-from harness.launchers import tether
 from harness.launchers.limits import MB, allowed_cores, missing_cores, read_limits, usable_cores
+from harness.launchers.tether import tethered
+from harness.links import Link, make_link, read_shape, shape_of, sweep_stale_links
 from harness.memory_limit import MemoryLimit, limit_memory
 from harness.quota import Quota, limit_cpu
 from harness.spec import Table
@@ -30,11 +31,12 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What holds one client back, and by what means: CPU, memory, cores (none: any)."""
+    """What holds one client back, and by what means: CPU, memory, cores (none: any), network."""
 
     quota: Quota | None = None
     memory: MemoryLimit | None = None
     cores: tuple[int, ...] = ()
+    link: Link | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -45,10 +47,10 @@ class Limits:
             facts["memory_limited_by"] = self.memory.by
         if self.cores:
             facts["pinned_to_cores"] = list(self.cores)
-        return facts
+        return facts if self.link is None else {**facts, **self.link.facts}
 
     def release(self) -> None:
-        for limit in (self.quota, self.memory):
+        for limit in (self.quota, self.memory, self.link):
             if limit is not None:
                 limit.release()
 
@@ -137,7 +139,7 @@ def take_file(path: Path) -> bytes:
 class LocalLauncher:
     """Clients that fit onto single cores are pinned to them, so that they do not slow each other down.
 
-    Options of a device entry: those of `harness.launchers.limits`."""
+    Options of a device entry: those of `harness.launchers.limits` and of `harness.links`."""
 
     shares_host: ClassVar[bool] = True
 
@@ -145,10 +147,11 @@ class LocalLauncher:
         self._log_dir = log_dir
         self._cores = Cores(usable_cores())
         sweep_stale_cgroups()
+        sweep_stale_links()
 
     @classmethod
     def read_options(cls, entry: Table) -> dict[str, Any]:
-        return read_limits(entry)
+        return {**read_limits(entry), **read_shape(entry)}
 
     @classmethod
     def cores(cls, device: DeviceSpec) -> float:
@@ -158,13 +161,18 @@ class LocalLauncher:
     def check(cls, device: DeviceSpec) -> DeviceCheck:
         if absent := missing_cores(device.options):
             return DeviceCheck(False, absent)
-        limits = _make_limits(device, f"check-{device.id}")
+        try:
+            limits = _make_limits(device, f"check-{device.id}")
+        except DeviceError as error:
+            return DeviceCheck(False, str(error))
         limits.release()
         told = ["process on this host"]
         if limits.quota is not None:
             told.append(f"{device.options['cpu_limit']:g} of a core by {limits.quota.by}")
         if limits.memory is not None:
             told.append(f"{device.options['memory_limit_mb']} MB by {limits.memory.by}")
+        if limits.link is not None:
+            told += [f"{key} {device.options[key]:g} by {by}" for key, by in limits.link.by.items()]
         return DeviceCheck(True, ", ".join(told))
 
     def start(self, device: DeviceSpec, join: JoinSpec) -> LocalSession:
@@ -174,9 +182,10 @@ class LocalLauncher:
         before = take_file(spool_path(log_path))  # of a harness that was killed
         limits = _make_limits(device, device.id, self._place(device))
         try:
+            command = _command(device, join, limits.link, spool_path(log_path))
             with log_path.open("ab") as log_file:
                 process = subprocess.Popen(
-                    tethered(client_command(device, join, spool=str(spool_path(log_path)))),
+                    tethered(command),
                     stdin=subprocess.DEVNULL,
                     stdout=log_file,
                     stderr=subprocess.STDOUT,
@@ -186,6 +195,9 @@ class LocalLauncher:
         except OSError as error:
             limits.release()
             raise DeviceError(f"{device.id}: cannot start a client: {error}.") from error
+        except DeviceError:
+            limits.release()
+            raise
         if limits.memory is not None:
             limits.memory.attach(process.pid)  # at once: what it has before would not count
         return LocalSession(device, process, limits, log_path, before)
@@ -203,11 +215,23 @@ class LocalLauncher:
 
 def _make_limits(device: DeviceSpec, name: str, cores: tuple[int, ...] = ()) -> Limits:
     cpu_limit, memory_limit_mb = device.options.get("cpu_limit"), device.options.get("memory_limit_mb")
+    shape = shape_of(device.options)
+    link = None if shape is None else make_link(shape, name)  # first: it alone can fail
     return Limits(
         quota=None if cpu_limit is None else limit_cpu(float(cpu_limit), name),
         memory=None if memory_limit_mb is None else limit_memory(memory_limit_mb * MB, name),
         cores=cores,
+        link=link,
     )
+
+
+def _command(device: DeviceSpec, join: JoinSpec, link: Link | None, spool: Path) -> list[str]:
+    """Of a client here, or of one that has this machine's server at the end of a link."""
+    if link is None:
+        return client_command(device, join, spool=str(spool))
+    target = reachable(join.address)
+    command = client_command(device, join, server=link.serve(target), server_name=host_of(target), spool=str(spool))
+    return link.inside(command)
 
 
 def tell(log_path: Path, what: str) -> None:
@@ -259,23 +283,19 @@ def _environment(device: DeviceSpec, join: JoinSpec) -> dict[str, str]:
     return environment if join.tls is None else {**environment, FOLDER_VARIABLE: str(join.tls)}
 
 
-def tethered(command: list[str]) -> list[str]:
-    """The command that runs `command` so that it dies with this process."""
-    return [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), *command]
-
-
 def client_command(
     device: DeviceSpec,
     join: JoinSpec,
     *,
     python: str = sys.executable,
     server: str | None = None,
+    server_name: str | None = None,
     meter: str = "none",
     spool: str | None = None,
 ) -> list[str]:
     """The command line of a Python client. On this machine its power is metered from outside, by the host's meter.
 
-    `server` is where it finds the server, by default from this machine.
+    `server` is where it finds the server, by default from this machine; `server_name` what its certificate says then.
     """
     partition = join.partition
     values = {
@@ -291,6 +311,8 @@ def client_command(
         "--meter": meter,
         **({} if spool is None else {"--spool": spool}),
     }
+    if server_name is not None:
+        values["--server-name"] = server_name
     options = [f"{name}={_option_text(value)}" for name, value in join.workload_options.items()]
     return [
         *(python, "-m", "fl.client"),
@@ -301,6 +323,11 @@ def client_command(
 
 def _option_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def host_of(address: str) -> str:
+    """HOST of HOST:PORT, without the brackets of IPv6."""
+    return address.rpartition(":")[0].strip("[]")
 
 
 def reachable(address: str) -> str:

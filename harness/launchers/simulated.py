@@ -1,34 +1,67 @@
 """Devices that are not there: real training in processes of this machine, time and energy from a profile.
 
-Everything they tell is `simulated`. `harness.virtual_time` makes the seconds, `harness.device_model` says how many.
+Everything they tell is `simulated`; `harness.device_model` says how many seconds and joules. In a fleet of their own
+`harness.virtual_time` makes the seconds; beside real devices, the wall clock does: a reply that is there early waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from fl.calls import Exchange, TransportError
+from fl.wire import codec
 from harness.device import DeviceSpec
 from harness.device_model import assumptions, costs_of
 from harness.launcher import DeviceCheck, JoinSpec
-from harness.simulated_device import SimulatedSpec
+from harness.simulated_device import Answer, SimulatedSpec
 from harness.spec import Table
 from harness.virtual_time import VirtualLoop
 from harness.workers import Work, Worker
+from profiler.clock import Clock, SystemClock
 from profiler.devices import Device, load_device
-from profiler.errors import DeviceError, UsageError
+from profiler.errors import DeviceError
 from profiler.quantities import Provenance, Scope
+
+SLACK_S = 0.01
+
+
+@dataclass
+class RealTime:
+    """The wall clock of a device that is not there. Work that takes longer here than there arrives late, as it does.
+
+    `overruns` counts work whose reply came later than a timer's slack, `overrun_s` is the longest it was late by.
+    """
+
+    clock: Clock
+    overruns: int = 0
+    overrun_s: float = 0.0
+
+    async def wait_until(self, t_ns: int, *, is_work: bool) -> int:
+        """Until then, or not at all where that is past; when the reply counts as there."""
+        early_s = (t_ns - self.clock.monotonic_ns()) / 1e9
+        if early_s > 0:
+            await asyncio.sleep(early_s)
+            return t_ns
+        if is_work and early_s < -SLACK_S:
+            self.overruns += 1
+            self.overrun_s = max(self.overrun_s, -early_s)
+        return max(t_ns, self.clock.monotonic_ns())
 
 
 class SimulatedTransport:
-    """Carries instructions to one device in a worker, and lets virtual time pass for what they are worth."""
+    """Carries instructions to one device in a worker, and lets time pass for what they are worth.
 
-    def __init__(self, spec: SimulatedSpec, worker: Worker) -> None:
+    Virtual time where the loop is a virtual one, else that of `real`.
+    """
+
+    def __init__(self, spec: SimulatedSpec, worker: Worker, real: RealTime) -> None:
         self._spec = spec
         self._worker = worker
+        self._real = real
         self._lost: str | None = None
 
     @property
@@ -36,30 +69,30 @@ class SimulatedTransport:
         return self._lost
 
     async def exchange(self, data: bytes) -> Exchange:
-        loop = virtual_loop_now()
-        sent_ns = loop.now_ns
-        with loop.held():
-            try:
-                answer = await self._worker.exchange(self._spec.number, sent_ns, data)
-            except TransportError as error:
-                self._lost = str(error)
-                raise
-        received_ns = sent_ns + answer.elapsed_ns
-        await loop.sleep_until(received_ns, self._spec.number)
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, VirtualLoop):
+            sent_ns = loop.now_ns
+            with loop.held():
+                answer = await self._answer(sent_ns, data)
+            received_ns = sent_ns + answer.elapsed_ns
+            await loop.sleep_until(received_ns, self._spec.number)
+        else:
+            sent_ns = self._real.clock.monotonic_ns()
+            answer = await self._answer(sent_ns, data)
+            received_ns = await self._real.wait_until(sent_ns + answer.elapsed_ns, is_work=codec.carries_work(data))
         if answer.has_left:
             self.leave("the client has left")
         return Exchange(answer.data, sent_ns, received_ns)
 
+    async def _answer(self, sent_ns: int, data: bytes) -> Answer:
+        try:
+            return await self._worker.exchange(self._spec.number, sent_ns, data)
+        except TransportError as error:
+            self._lost = str(error)
+            raise
+
     def leave(self, reason: str) -> None:
         self._lost = self._lost or reason
-
-
-def virtual_loop_now() -> VirtualLoop:
-    """Raises UsageError outside simulated time."""
-    loop = asyncio.get_running_loop()
-    if not isinstance(loop, VirtualLoop):
-        raise UsageError("simulated devices need simulated time, and this is real.")
-    return loop
 
 
 class SimulatedSession:
@@ -72,9 +105,11 @@ class SimulatedSession:
         worker: Worker,
         facts: Mapping[str, Any],
         log_path: Path,
+        real: RealTime | None = None,
     ) -> None:
         self.device = device
         self.log_path = log_path
+        self._real = real
         self._transport = transport
         self._worker = worker
         self._facts = facts
@@ -86,7 +121,10 @@ class SimulatedSession:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        return self._facts
+        if self._real is None:
+            return self._facts
+        overran = {"overruns": self._real.overruns, "longest_overrun_s": self._real.overrun_s}
+        return {**self._facts, "time": "real", **overran}
 
     def exit_status(self) -> int | None:
         return 0 if self._is_stopped else self._worker.exit_status()
@@ -135,10 +173,13 @@ class SimulatedLauncher:
         spec = SimulatedSpec(device.id, device.number, device.shard, scope_of(device), costs, facts)
         worker = self._worker(device.number % join.workers, join)
         worker.add(spec)
-        transport = SimulatedTransport(spec, worker)
+        real = RealTime(SystemClock())
+        transport = SimulatedTransport(spec, worker, real)
         join.admit(device.id, transport)
         told = {"launcher": "simulated", **assumptions(profile, costs)}
-        return SimulatedSession(device, transport, worker, told, self._log_dir / f"{device.id}.log")
+        is_real = not isinstance(asyncio.get_running_loop(), VirtualLoop)
+        log_path = self._log_dir / f"{device.id}.log"
+        return SimulatedSession(device, transport, worker, told, log_path, real if is_real else None)
 
     def _worker(self, number: int, join: JoinSpec) -> Worker:
         worker = self._workers.get(number)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from harness.launchers.device_side import MARK
-from harness.launchers.local import tethered
 from harness.launchers.ssh_options import SshOptions
+from harness.launchers.tether import tethered
 from profiler.errors import DeviceError
 from profiler.files import printable
 

@@ -27,6 +27,7 @@ from harness.sessions import Sessions, dead_at_start
 from harness.spec import Table
 from harness.virtual_time import virtual_loop
 from profiler.errors import SpecError
+from tests.fixtures.containers import usable_image
 from tests.fixtures.sshd import Sshd, running_sshd
 from tests.harness.running import wait_until
 
@@ -34,12 +35,17 @@ pytestmark = pytest.mark.serial
 
 T = TypeVar("T")
 
-LAUNCHERS = ["local", "simulated", "ssh"]
-OPTIONS: dict[str, dict[str, object]] = {"local": {"cpu_limit": 0.5}, "simulated": {"profile": "raspberry-pi-4"}}
+LAUNCHERS = ["local", "simulated", "ssh", "container"]
+OPTIONS: dict[str, dict[str, object]] = {
+    "local": {"cpu_limit": 0.5},
+    "simulated": {"profile": "raspberry-pi-4"},
+    "container": {"cpu_limit": 1.0},
+}
 
 
 def make_device(name: str, id_: str = "a", **options: object) -> DeviceSpec:
-    read = launcher_class(name).read_options(Table(options or OPTIONS[name], "fleet.toml [[device]]"))
+    options = options or {**OPTIONS[name], **(usable_image() if name == "container" else {})}
+    read = launcher_class(name).read_options(Table(options, "fleet.toml [[device]]"))
     return DeviceSpec(id_, name, "cpu", 0, options=read)
 
 
@@ -99,8 +105,8 @@ def test_a_client_joins_is_limited_and_ends(launcher: tuple[str, Launcher]) -> N
             answer = await proxy.get_properties(GetPropertiesIns(), 30.0)
             assert answer.result.properties["workload"] == "digits"
             assert session.facts["launcher"] == name
+            assert session.facts.get("cpu_limit") == OPTIONS[name].get("cpu_limit")
             if name == "local" and session.pid is not None and sys.platform == "linux":
-                assert session.facts["cpu_limit"] == 0.5
                 [core] = session.facts["pinned_to_cores"]
                 assert all(os.sched_getaffinity(int(t.name)) == {core} for t in tasks(session.pid))
             sessions.stop()
@@ -162,6 +168,11 @@ def test_a_client_that_does_not_join_in_time_is_named(launcher: tuple[str, Launc
         ("simulated", {"profile": "pi"}, "device profile 'pi' does not ship"),
         ("simulated", {"profile": 4}, "'profile' must be a string"),
         ("ssh", {"host": "-oProxyCommand=x"}, "no such thing"),
+        ("container", {"cpu_limit": 1.0}, "'image' is missing"),
+        ("container", {"image": "--privileged"}, "'image' is '--privileged', which is no name"),
+        ("container", {"image": "a", "engine": "lxc"}, "one of docker, podman"),
+        ("container", {"image": "a", "mounts": ["data:/data"]}, "'mounts' must hold absolute paths"),
+        ("container", {"image": "a", "environment": {"A B": "c"}}, "'environment' must hold"),
     ],
 )
 def test_options_are_checked(name: str, options: dict[str, object], said: str) -> None:

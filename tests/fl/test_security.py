@@ -251,6 +251,30 @@ def test_a_device_joins_under_the_name_in_its_certificate_alone(devices_folder: 
 
 
 @needs_cryptography
+def test_a_server_that_is_reached_by_another_name_still_has_to_be_the_one(folder: Path) -> None:
+    """As through a relay. Address and authority are right in both cases: the name alone decides."""
+    security = client_security(folder)
+
+    async def test() -> None:
+        async with Server(access=Access(server_security(folder))) as server:
+
+            def client(name: str, max_wait_s: float) -> None:
+                address = f"127.0.0.1:{server.port}"
+                start_client(
+                    address, Unruly(), device="pi-1", security=security, server_name=name, max_wait_s=max_wait_s
+                )
+
+            with pytest.raises(PreconditionError):
+                await asyncio.to_thread(client, "pi.elsewhere", 1.0)
+            joining = asyncio.create_task(asyncio.to_thread(client, "pi.lab", 30.0))
+            await server.wait_for(1, 30.0)
+            await server.farewell()
+            await joining
+
+    run(test())
+
+
+@needs_cryptography
 def test_a_device_can_be_added_later_and_nothing_else_changes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -235,7 +235,6 @@ def test_an_interrupted_simulation_goes_on(folder: Path) -> None:
         ('"slow.toml"', '"sloww.toml"', "device profile sloww.toml cannot be read"),
         ('"slow.toml"', '"jetson"', "device profile 'jetson' does not ship"),
         ('profile = "slow.toml"', "", "'profile' is missing"),
-        ('launcher = "simulated"\nprofile = "slow.toml"', "", "simulated devices live in simulated time"),
         ('"slow.toml"', '"google-pixel-4"', "what training 'digits' takes is not known; known are office31"),
     ],
 )
