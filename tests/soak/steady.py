@@ -1,8 +1,9 @@
 """Do the 90 % intervals of calibrated boards hold the mean step of 20 minutes in 85 to 95 % of seeds?
 
 And those of the mean of the calibration, of 95 %, in 90 to 99 %. Boards that throttle are predicted within 5 % in 90 %
-of seeds, held by their intervals in 85 % at least, and refused in 10 % at most. Every board goes the whole way: trained until steady, at most five minutes of
-virtual time, then asked for as `analysis.recommend` asks.
+of seeds, held by their intervals in 85 % at least, and refused in 10 % at most.
+Every board goes the whole way: trained until steady, at most five minutes of virtual time, then asked for as
+`analysis.recommend` asks.
 
 python -m tests.soak.steady [--seeds N]
 """
