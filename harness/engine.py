@@ -137,6 +137,8 @@ class Engine:
         self._last: TaskContext | None = None
         self._task: Task | None = None
         self._unsent: list[Stray] = []
+        self._reports: list[Row] = []
+        self._is_in_round = False
         self._in_process = InProcessServer(self._describe) if spec.fleet.is_simulated else None
         self._server = self._in_process or Server(
             spec.fleet.address,
@@ -210,6 +212,10 @@ class Engine:
             self._metered.add(device)
         self._restarted.add(device)
 
+    def _flush_reports(self) -> None:
+        reports, self._reports, self._is_in_round = self._reports, [], False
+        self._append(reports)
+
     def _spooled(self, device: str, spooled: Spooled) -> None:
         """Not at once: the round that it may belong to is not over."""
         info = self._describe(device)
@@ -220,7 +226,12 @@ class Engine:
         """A client that did not come is of the task that is going on, or comes next."""
         task = self._task or self._open_tasks()[0]
         attempt = self._next_attempt(task) - (task is self._task)
-        self._fail(task, attempt, device.id, trouble.phase, trouble.reason)
+        self._say_failed(device.id, trouble.phase, trouble.reason)
+        row = self._failure_row(task, attempt, device.id, trouble.phase, trouble.reason)
+        if self._is_in_round:  # after what the round itself has to say of the device
+            self._reports.append(row)
+        else:
+            self._append([row])
 
     def _join_spec(self, port: int) -> JoinSpec:
         fleet, experiment = self._spec.fleet, self._spec.experiment
@@ -310,6 +321,7 @@ class Engine:
             self._fail(task, attempt, None, "round", str(error))
         finally:
             self._progress.task_finished()
+            self._flush_reports()
             self._last = context
             self._record_strays()
             if self._shared:
@@ -343,6 +355,7 @@ class Engine:
             energies_of=self._energies,
             strays=self._server.receipts.take,
         )
+        self._is_in_round = True
         async for result in rounds:
             if result.round == task.rounds:
                 result = replace(result, strays=(*result.strays, *await self._last_waits(context)))
@@ -352,6 +365,7 @@ class Engine:
             self._account_for(crew, task, context, result, there)
             if result.round < task.rounds:
                 there = await self._between_rounds(crew, context)
+                self._is_in_round = True
 
     async def _between_rounds(self, crew: Crew, context: TaskContext) -> set[str]:
         """Who is there for the next round, after those of this host were started again that are gone."""
@@ -369,6 +383,7 @@ class Engine:
     ) -> None:
         """Record who took no part in a round since it was not there, and who was lost beside its calls."""
         crew.served(call.device for call in result.calls if call.answer is not None)
+        self._flush_reports()
         failed = {call.device for call in result.calls if call.answer is None}
         for device, reason in crew.lost().items():
             if device not in failed:
@@ -469,13 +484,28 @@ class Engine:
         detail: str | None = None,
         round_: int | None = None,
     ) -> None:
+        if phase != ABSENT:  # which everybody was told of when it came about
+            self._say_failed(device or task.label, phase, reason)
+        self._append([self._failure_row(task, attempt, device, phase, reason, detail, round_)])
+
+    def _say_failed(self, who: str, phase: str, reason: str) -> None:
+        self._progress.say(f"{who}: {phase} failed: {reason}")
+
+    def _failure_row(
+        self,
+        task: Task,
+        attempt: int,
+        device: str | None,
+        phase: str,
+        reason: str,
+        detail: str | None = None,
+        round_: int | None = None,
+    ) -> Row:
         """The lines after the first of a reason are its detail."""
         processor = self._devices[device].processor if device else None
-        if phase != ABSENT:  # which everybody was told of when it came about
-            self._progress.say(f"{device or task.label}: {phase} failed: {reason}")
         first, _, rest = reason.partition("\n")
         columns = {"phase": phase, "reason": first, "detail": detail or rest or None, "round": round_}
-        self._append([self._task_row("failure", task, attempt, device=device, processor=processor, **columns)])
+        return self._task_row("failure", task, attempt, device=device, processor=processor, **columns)
 
     def _append(self, rows: Sequence[Row]) -> None:
         self._store.append(rows)
