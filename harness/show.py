@@ -10,7 +10,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from harness.engine import ABSENT, RunSpec
+from harness.engine import RunSpec
+from harness.failures import ABSENT
 from harness.host import available_cores
 from harness.launcher import launcher_class
 from harness.launchers.simulated import profile_of
