@@ -19,12 +19,12 @@ from fl.proxy import ClientInfo, ClientProxy
 from fl.receipts import Stray
 from fl.security import ServerSecurity, server_security
 from fl.server import Server
-from fl.spool_file import read_spool
 from fl.strategy import Adjusted, Assignment, Strategy, load_strategy
 from fl.workload import Workload
 from harness.crew import Crew
 from harness.device import DeviceSpec
 from harness.experiment import ExperimentSpec
+from harness.failures import Failures
 from harness.fleet import SIMULATED, FleetSpec
 from harness.host import device_facts, host_facts
 from harness.idle import idle_facts, measure_idle
@@ -32,16 +32,15 @@ from harness.launcher import JoinSpec, Launcher, Session, Spooled, launcher_clas
 from harness.meter import HOST, HostMeter
 from harness.plan import Task
 from harness.progress import some_names
-from harness.recorder import IgnoredCutoffs, TaskContext, round_rows, sampled, stray_rows
+from harness.recorder import IgnoredCutoffs, TaskContext, round_rows, sampled
 from harness.sessions import Sessions, Trouble
 from harness.store import Done, Store
+from harness.strays import Strays
 from harness.watching import Watcher
 from profiler.clock import Clock
 from profiler.errors import ClientFailure, PreconditionError, StorageError
 from profiler.records import Row
 
-ABSENT = "absent"
-"""The phase of a failure: a member of a task was not there for a round."""
 _FAREWELL_S = 5.0
 _CLOSE_S = 2.0
 _LAST_WAIT_S = 10.0
@@ -136,11 +135,12 @@ class Engine:
         self._shared = frozenset(device.id for device in spec.devices if launcher_class(device.launcher).shares_host)
         self._metered: set[str] = set()  # those of them that have ever had a process
         self._restarted: set[str] = set()  # whose device files tell of an earlier client
-        self._last: TaskContext | None = None
         self._task: Task | None = None
-        self._unsent: list[Stray] = []
         self._in_process: InProcessServer | None = None
         self._server = self._make_server()
+        processors = {device.id: device.processor for device in spec.devices}
+        self._failures = Failures(processors, clock, self._append, progress.say)
+        self._strays = Strays(self._server.receipts, meter, done, clock, self._append)
 
     def _make_server(self) -> Server | InProcessServer | MixedServer:
         """Over the network, and in this process for devices that are not there: what the fleet needs of both."""
@@ -177,11 +177,12 @@ class Engine:
                     await self._run_task(crew, task)
                 await self._measure_idle(crew, "after")
             await self._server.farewell(_FAREWELL_S)
-            self._record_strays()
+            self._strays.record()
         finally:
             await crew.close()
             crew.sessions.stop()
-            self._record_strays()
+            self._strays.record()
+            self._store.sync()
             self._meter.stop()
             await self._close()
 
@@ -226,16 +227,13 @@ class Engine:
         self._restarted.add(device)
 
     def _spooled(self, device: str, spooled: Spooled) -> None:
-        """Not at once: the round that it may belong to is not over."""
-        info = self._describe(device)
-        self._unsent += [Stray(device, info.processor, tuple(read_spool(spooled.before)), is_from_before=True)]
-        self._unsent += [Stray(device, info.processor, tuple(read_spool(spooled.own)))]
+        self._strays.spooled(device, self._devices[device].processor, spooled)
 
     def _report(self, device: DeviceSpec, trouble: Trouble) -> None:
         """A client that did not come is of the task that is going on, or comes next."""
         task = self._task or self._open_tasks()[0]
         attempt = self._next_attempt(task) - (task is self._task)
-        self._fail(task, attempt, device.id, trouble.phase, trouble.reason)
+        self._failures.of_start(task, attempt, device.id, trouble)
 
     def _join_spec(self, port: int) -> JoinSpec:
         fleet, experiment = self._spec.fleet, self._spec.experiment
@@ -330,11 +328,12 @@ class Engine:
             raise  # it would befall every other task as well
         except PreconditionError as error:
             status = "failed"
-            self._fail(task, attempt, None, "round", str(error))
+            self._failures.of_task(task, attempt, str(error))
         finally:
             self._progress.task_finished()
-            self._last = context
-            self._record_strays()
+            self._failures.round_ended()
+            self._strays.last = context
+            self._strays.record()
             if self._shared:
                 self._store.append_samples(task.id, attempt, HOST, self._meter.samples())
             self._store.close_samples()
@@ -350,8 +349,8 @@ class Engine:
         start: Checkpoint,
     ) -> None:
         there = await crew.before_task(context.processors, self._spec.experiment.min_clients)
-        if self._unsent:  # of clients that ended in the task before
-            self._record_strays()
+        self._strays.record_unsent()  # of the task before
+        self._strays.last = context
         strategy = self._strategy(task)
         strategy.restore(start.state)
         rounds = run_rounds(
@@ -366,6 +365,7 @@ class Engine:
             energies_of=self._energies,
             strays=self._server.receipts.take,
         )
+        self._failures.round_begins()
         async for result in rounds:
             if result.round == task.rounds:
                 result = replace(result, strays=(*result.strays, *await self._last_waits(context)))
@@ -375,15 +375,14 @@ class Engine:
             self._account_for(crew, task, context, result, there)
             if result.round < task.rounds:
                 there = await self._between_rounds(crew, context)
+                self._failures.round_begins()
 
     async def _between_rounds(self, crew: Crew, context: TaskContext) -> set[str]:
         """Who is there for the next round, after those of this host were started again that are gone."""
         if self._spec.fleet.is_simulated:
             return self._joined() & context.processors.keys()
         there = await crew.before_round(context.processors, self._spec.experiment.min_clients)
-        if self._unsent:  # now, while the meter still knows of the round
-            self._last = context
-            self._record_strays()
+        self._strays.record_unsent()
         self._write_devices(crew.sessions)
         return there
 
@@ -392,13 +391,14 @@ class Engine:
     ) -> None:
         """Record who took no part in a round since it was not there, and who was lost beside its calls."""
         crew.served(call.device for call in result.calls if call.answer is not None)
+        self._failures.round_ended()
         failed = {call.device for call in result.calls if call.answer is None}
         for device, reason in crew.lost().items():
             if device not in failed:
-                self._fail(task, context.attempt, device, "lost", reason, crew.sessions.post_mortem(device))
+                self._failures.of_client(task, context.attempt, device, reason, crew.sessions.post_mortem(device))
         absent = context.processors.keys() - set(there) - {call.device for call in result.calls}
         for device in sorted(absent):
-            self._fail(task, context.attempt, device, ABSENT, crew.why_absent(device), round_=result.round)
+            self._failures.of_absence(task, context.attempt, device, crew.why_absent(device), result.round)
 
     async def _last_waits(self, context: TaskContext) -> list[Stray]:
         """The wait of the last round, which no reply would bring any more, of devices that meter themselves.
@@ -407,31 +407,6 @@ class Engine:
         """
         own = [proxy for proxy in self._proxies(context.processors) if proxy.info.device not in self._shared]
         return [stray for stray in await asyncio.gather(*(_last_wait(proxy) for proxy in own)) if stray is not None]
-
-    def _record_strays(self) -> None:
-        """What came after the last round of a task, or with the goodbyes: the task it belongs to is the latest."""
-        if self._last is None:
-            return
-        context = replace(self._last, wall_time=self._clock.wall_time())
-        self._append_strays(context, self._server.receipts.take())
-        self._append_strays(context, self._take_unsent())
-
-    def _append_strays(self, context: TaskContext, strays: Sequence[Stray]) -> None:
-        if not strays:
-            return
-        energy, last_round = self._meter.peek(None), max(self.done.rounds.get(context.task, {}), default=0)
-        self._append([row for stray in strays for row in stray_rows(context, stray, energy, last_round)])
-        self._store.sync()
-
-    def _take_unsent(self) -> list[Stray]:
-        """What clients that ended could not send, as far as it has not come all the same."""
-        unsent, self._unsent = self._unsent, []
-        taken = []
-        for stray in unsent:
-            known = set(self.done.latest_spans.get(stray.device, ()))
-            spans = tuple(span for span in stray.spans if (span.span_id, span.start_ns) not in known)
-            taken += [replace(stray, spans=spans)] if spans else []
-        return taken
 
     def _energies(self, calls: Sequence[CallRecord]) -> dict[str, float]:
         """What devices without a meter of their own drew during their answered calls, from this host's."""
@@ -482,24 +457,6 @@ class Engine:
 
     def _task_row(self, kind: str, task: Task, attempt: int, **columns: object) -> Row:
         return {"kind": kind, "task": task.id, "attempt": attempt, "wall_time": self._clock.wall_time(), **columns}
-
-    def _fail(
-        self,
-        task: Task,
-        attempt: int,
-        device: str | None,
-        phase: str,
-        reason: str,
-        detail: str | None = None,
-        round_: int | None = None,
-    ) -> None:
-        """The lines after the first of a reason are its detail."""
-        processor = self._devices[device].processor if device else None
-        if phase != ABSENT:  # which everybody was told of when it came about
-            self._progress.say(f"{device or task.label}: {phase} failed: {reason}")
-        first, _, rest = reason.partition("\n")
-        columns = {"phase": phase, "reason": first, "detail": detail or rest or None, "round": round_}
-        self._append([self._task_row("failure", task, attempt, device=device, processor=processor, **columns)])
 
     def _append(self, rows: Sequence[Row]) -> None:
         self._store.append(rows)

@@ -11,7 +11,8 @@ from typing import Any
 from tabulate import tabulate
 
 from harness.checks import check_devices, check_json, check_row, of_this_host
-from harness.engine import ABSENT, RunSpec
+from harness.engine import RunSpec
+from harness.failures import ABSENT
 from harness.fleet import SIMULATED
 from harness.host import available_cores
 from harness.launcher import launcher_class

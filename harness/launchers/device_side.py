@@ -28,7 +28,7 @@ COMPLETE = ".complete"
 OUTPUT_BYTES = 200000
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 CUT_OFF_GRACE_S = 3.0
-KEPT, KEPT_S = "spools", 7 * 86400
+KEPT_S = 7 * 86400
 MAX_SPOOL_BYTES, CHUNK_CHARS = 4 * 1024 * 1024, 256 * 1024
 Request = Dict[str, Any]
 
@@ -180,8 +180,8 @@ def supervise(request: Request) -> None:
 
     Its secrets are in files of a folder that only its user can read, which is gone when it ends.
     """
-    folder, spool = request["folder"], request.get("spool") or "spool"
-    before = left_spools(folder, spool)
+    folder, spool = request["folder"], request.get("spool")
+    before = left_spool(spool)
     sweep(folder, ".run-")
     own = tempfile.mkdtemp(prefix=".run-{}-".format(os.getpid()), dir=folder)
     orders = queue.SimpleQueue()  # type: queue.SimpleQueue[str]
@@ -195,30 +195,24 @@ def supervise(request: Request) -> None:
             environment[request["files_variable"]] = own
         status, is_cut_off = supervised(request["command"], environment, own, orders, request["patience_s"])
     finally:
-        content = take_file(os.path.join(own, spool))
         shutil.rmtree(own, ignore_errors=True)
-    if is_cut_off:
-        keep_spool(folder, spool, before + content)
-    else:
-        hand_over("before", before)
-        hand_over("own", content)
+    hand_over(spool, before, is_cut_off)
     say(ended=status)
     os._exit(0)  # an orderly end would wait for the thread that reads stdin, and fail
 
 
-def left_spools(folder: str, name: str) -> bytes:
-    """What earlier clients of the same device and run could not send: kept, or in the folder of a killed supervisor."""
-    kept = os.path.join(folder, KEPT)
-    for old in os.listdir(kept) if os.path.isdir(kept) else []:
+def left_spool(path: "Optional[str]") -> bytes:
+    """What an earlier client could not send; the place for the next one's, where those of long ago are removed."""
+    if path is None:
+        return b""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    before = take_file(path)
+    for name in os.listdir(folder):
         with contextlib.suppress(OSError):
-            if time.time() - os.path.getmtime(os.path.join(kept, old)) > KEPT_S:
-                os.unlink(os.path.join(kept, old))
-    content = take_file(os.path.join(kept, name))
-    for run in os.listdir(folder):
-        owner = run[len(".run-") :].split("-")[0]
-        if run.startswith(".run-") and owner.isdigit() and not os.path.exists("/proc/" + owner):
-            content += take_file(os.path.join(folder, run, name))
-    return content[-MAX_SPOOL_BYTES:]
+            if time.time() - os.path.getmtime(os.path.join(folder, name)) > KEPT_S:
+                os.unlink(os.path.join(folder, name))
+    return before
 
 
 def take_file(path: str) -> bytes:
@@ -232,17 +226,20 @@ def take_file(path: str) -> bytes:
     return content[: content.rfind(b"\n") + 1]
 
 
-def keep_spool(folder: str, name: str, content: bytes) -> None:
-    """For whoever asks next: nobody is there now."""
-    if content:
+def hand_over(path: "Optional[str]", before: bytes, is_cut_off: bool) -> None:
+    """Say what clients could not send, or leave it to whoever asks next, where nobody is there."""
+    if path is None:
+        return
+    own = take_file(path)
+    if is_cut_off and before + own:
         with contextlib.suppress(OSError):
-            os.makedirs(os.path.join(folder, KEPT), mode=0o700, exist_ok=True)
-            write_secret(os.path.join(folder, KEPT, name), content[-MAX_SPOOL_BYTES:])
-
-
-def hand_over(which: str, content: bytes) -> None:
-    for start in range(0, len(content), CHUNK_CHARS):
-        say(spool=content[start : start + CHUNK_CHARS].decode("ascii", "replace"), of=which)
+            write_secret(path, (before + own)[:MAX_SPOOL_BYTES])
+    if not is_cut_off:
+        for which, content in (("before", before), ("own", own)):
+            for start in range(0, len(content), CHUNK_CHARS):
+                say(spool=content[start : start + CHUNK_CHARS].decode("ascii", "replace"), of=which)
+    with contextlib.suppress(OSError):
+        os.rmdir(os.path.dirname(path))
 
 
 def write_secret(path: str, content: bytes) -> None:

@@ -237,7 +237,8 @@ class SshSession:
 
     def _supervision(self, place: Place, server: str) -> dict[str, Any]:
         options = self._options
-        spool = f"{self.log_path.absolute().parent.parent.name}.{self.device.id}.spool"  # of this run alone
+        run = self.log_path.absolute().parent.parent.name
+        spool = f"{place.folder}/spools/{run}.{self.device.id}"
         command = client_command(
             self.device, self._join, python=place.executable, server=server, meter=options.meter, spool=spool
         )

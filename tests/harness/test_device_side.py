@@ -113,7 +113,7 @@ def test_a_client_ends_when_nobody_is_there(tmp_path: Path, how: str) -> None:
     assert list(tmp_path.iterdir()) == [], "what a killed supervisor has left, the next one removes"
 
 
-SPOOLER = "open('a.spool', 'wb').write(b'of the {}\\ntorn'); " + SLEEPER
+SPOOLER = "open({!r}, 'wb').write(b'of the {}\\ntorn'); " + SLEEPER
 
 
 def spools_of(running: RemoteCommand) -> list[tuple[str, str]]:
@@ -126,7 +126,8 @@ def spools_of(running: RemoteCommand) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("how", ["told", "closed", "killed"])
 def test_what_a_client_could_not_send_is_handed_over_now_or_to_the_next(tmp_path: Path, how: str) -> None:
-    with asked(supervise(tmp_path, SPOOLER.format("first"), spool="a.spool")) as (running, printed):
+    spool = str(tmp_path / "spools" / "run.a")
+    with asked(supervise(tmp_path, SPOOLER.format(spool, "first"), spool=spool)) as (running, printed):
         client = (running.receive(10.0) or {})["started"]
         wait_until(lambda: b"up" in b"".join(printed))
         if how == "told":
@@ -137,24 +138,24 @@ def test_what_a_client_could_not_send_is_handed_over_now_or_to_the_next(tmp_path
         else:
             psutil.Process(psutil.Process(client).ppid()).kill()
         wait_until(lambda: not processes_in(tmp_path), 10.0)
-    with asked(supervise(tmp_path, SPOOLER.format("second"), spool="a.spool")) as (running, printed):
+    with asked(supervise(tmp_path, SPOOLER.format(spool, "second"), spool=spool)) as (running, printed):
         assert running.receive(10.0)
         wait_until(lambda: b"up" in b"".join(printed))
         running.send(b"stop 1\n")
         before = [] if how == "told" else [("before", "of the first\n")]
         assert spools_of(running) == [*before, ("own", "of the second\n")]
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_spools_of_long_ago_are_removed(tmp_path: Path) -> None:
     (tmp_path / "spools").mkdir()
-    for name, age_s in (("old.spool", 8 * 86400), ("new.spool", 60)):
+    for name, age_s in (("run.old", 8 * 86400), ("run.new", 60)):
         (tmp_path / "spools" / name).write_bytes(b"of another run\n")
         os.utime(tmp_path / "spools" / name, (time.time() - age_s, time.time() - age_s))
-    with asked(supervise(tmp_path, "", spool="a.spool")) as (running, _):
+    with asked(supervise(tmp_path, "", spool=str(tmp_path / "spools" / "run.a"))) as (running, _):
         assert running.receive(10.0)
         assert running.receive(10.0) == {"ended": 0}
-    assert [path.name for path in (tmp_path / "spools").iterdir()] == ["new.spool"]
+    assert [path.name for path in (tmp_path / "spools").iterdir()] == ["run.new"]
 
 
 def test_children_that_leave_the_group_end_too(tmp_path: Path) -> None:

@@ -88,4 +88,4 @@ def test_of_a_client_over_ssh(tmp_path: Path, sshd: Sshd) -> None:
         hook.unlink()
     assert done.returncode == 1, done.stderr
     check(bench, "there")
-    assert not list(sshd.home.rglob("*.spool"))
+    assert not list(sshd.home.glob("fedmeter/spools"))
