@@ -28,6 +28,7 @@ from harness.links import (
     Shape,
     make_link,
     read_shape,
+    run,
     shape_of,
     stale_namespaces,
     sweep_stale_links,
@@ -106,6 +107,25 @@ def test_bandwidth_is_bounded(way: str) -> None:
     with usable_link(Shape(bandwidth_mbps=BANDWIDTH_MBPS), way) as link:
         found_s = transfer_s(link, N_BYTES)
     assert 0.9 * least_s < found_s < 2 * least_s
+
+
+@pytest.mark.serial
+def test_the_way_to_the_server_is_not_for_neighbours() -> None:
+    """One who sends packets for the relay's address to another network device of this host, here another link's."""
+    with (
+        usable_link(Shape(latency_ms=1.0)) as link,
+        usable_link(Shape(latency_ms=1.0), name="neighbour") as other,
+        socket.create_server(("127.0.0.1", 0)) as server,
+    ):
+        host, _, port = link.serve(f"127.0.0.1:{server.getsockname()[1]}").rpartition(":")
+        run("ip", "-n", other.namespace, "route", "add", "default", "via", other.here)
+        connect = f"import socket; socket.create_connection(({host!r}, {port}), 10.0)"
+        told = {}
+        for end in (link, other):
+            command = end.inside([sys.executable, "-I", "-S", "-c", connect])
+            told[end] = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert told[link].returncode == 0, told[link].stderr
+    assert "ConnectionRefusedError" in told[other].stderr
 
 
 @pytest.mark.serial

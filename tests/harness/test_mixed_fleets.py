@@ -14,7 +14,7 @@ from harness.job import new_job
 from harness.run import parser
 from tests.fixtures.containers import usable_image
 from tests.fixtures.sshd import Sshd, running_sshd
-from tests.harness.running import Bench
+from tests.harness.running import Bench, device_entry
 
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(180)]
 
@@ -71,8 +71,7 @@ def image() -> dict[str, object] | None:
 
 
 def entry(id_: str, processor: str, **options: object) -> str:
-    values = {"id": id_, "processor": processor, **options}
-    return "[[device]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    return device_entry(id=id_, processor=processor, **options)
 
 
 def write(folder: Path, sshd: Sshd | None) -> dict[str, str]:
