@@ -83,6 +83,7 @@ class Link:
         self.by = by
         base = _NETWORK.network_address + 4 * slot
         self.here, self.there = str(base + 1), str(base + 2)
+        self.device, _ = _names(slot)
         self._processes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -103,7 +104,7 @@ class Link:
 
     def serve(self, target: str) -> str:
         """Where a client in the namespace finds `target`, HOST:PORT as seen from this host. Raises DeviceError."""
-        process, said = _helper([relay.__file__, self.here, target])
+        process, said = _helper([relay.__file__, self.device, self.here, target])
         self.keep(process)
         if not said.isdigit():
             raise DeviceError(f"{self.namespace}: no relay to {target}: {said or 'it ended'}.")

@@ -15,6 +15,7 @@ import select
 import struct
 import sys
 import time
+from collections import deque
 
 READY = "ready"
 QUEUE_PACKETS = 1000
@@ -54,6 +55,7 @@ class Direction:
         self._loss = loss
         self._rng = rng
         self._free_s = 0.0
+        self._queued: deque[float] = deque()  # when each that is not on the wire yet will be
         self._order = 0
         self._waiting: list[tuple[float, int, bytes]] = []
 
@@ -67,9 +69,12 @@ class Direction:
         if self._rng.random() < self._loss:
             return
         took_s = len(packet) * 8 / self._bits_per_s if self._bits_per_s else 0.0
-        if took_s and (self._free_s - now_s) / took_s > QUEUE_PACKETS:
+        while self._queued and self._queued[0] <= now_s:
+            self._queued.popleft()
+        if len(self._queued) >= QUEUE_PACKETS:
             return
         self._free_s = max(self._free_s, now_s) + took_s
+        self._queued.append(self._free_s)
         self._order += 1
         heapq.heappush(self._waiting, (self._free_s + self._latency_s, self._order, packet))
 

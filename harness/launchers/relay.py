@@ -1,11 +1,13 @@
-"""Forward TCP connections: `relay.py LISTEN_ADDRESS HOST:PORT`. Prints the port it listens on, then says no more.
+"""Forward TCP connections: `relay.py DEVICE ADDRESS HOST:PORT`. Prints the port it listens on, then says no more.
 
 Run by path, with nothing but the standard library. It is how a client in a network namespace reaches a server that
-listens on loopback: its connections pass the link, where they are slowed, and end here.
+listens on loopback: its connections pass the link, where they are slowed, and end here. What comes by any other network
+device than DEVICE is not heard: Linux takes packets for all of its addresses on all of them, from neighbours too.
 """
 
 import asyncio
 import contextlib
+import socket
 import sys
 
 CHUNK_BYTES = 65536
@@ -37,8 +39,16 @@ class Relay:
         writer.transport.abort()
 
 
-async def serve(address: str, host: str, port: int) -> None:
-    server = await asyncio.start_server(Relay(host, port).accept, address, 0)
+def listening(device: str, address: str) -> socket.socket:
+    """Raises OSError."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+    listener.bind((address, 0))
+    return listener
+
+
+async def serve(listener: socket.socket, host: str, port: int) -> None:
+    server = await asyncio.start_server(Relay(host, port).accept, sock=listener)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.close()
     async with server:
@@ -46,9 +56,9 @@ async def serve(address: str, host: str, port: int) -> None:
 
 
 def main(argv: "list[str]") -> None:
-    address, target = argv
+    device, address, target = argv
     host, _, port = target.rpartition(":")
-    asyncio.run(serve(address, host.strip("[]"), int(port)))
+    asyncio.run(serve(listening(device, address), host.strip("[]"), int(port)))
 
 
 if __name__ == "__main__":

@@ -37,11 +37,13 @@ class RealTime:
     """
 
     clock: Clock
+    is_used: bool = False
     overruns: int = 0
     overrun_s: float = 0.0
 
     async def wait_until(self, t_ns: int, *, is_work: bool) -> int:
         """Until then, or not at all where that is past; when the reply counts as there."""
+        self.is_used = True
         early_s = (t_ns - self.clock.monotonic_ns()) / 1e9
         if early_s > 0:
             await asyncio.sleep(early_s)
@@ -105,7 +107,7 @@ class SimulatedSession:
         worker: Worker,
         facts: Mapping[str, Any],
         log_path: Path,
-        real: RealTime | None = None,
+        real: RealTime,
     ) -> None:
         self.device = device
         self.log_path = log_path
@@ -121,7 +123,7 @@ class SimulatedSession:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        if self._real is None:
+        if not self._real.is_used:
             return self._facts
         overran = {"overruns": self._real.overruns, "longest_overrun_s": self._real.overrun_s}
         return {**self._facts, "time": "real", **overran}
@@ -177,9 +179,7 @@ class SimulatedLauncher:
         transport = SimulatedTransport(spec, worker, real)
         join.admit(device.id, transport)
         told = {"launcher": "simulated", **assumptions(profile, costs)}
-        is_real = not isinstance(asyncio.get_running_loop(), VirtualLoop)
-        log_path = self._log_dir / f"{device.id}.log"
-        return SimulatedSession(device, transport, worker, told, log_path, real if is_real else None)
+        return SimulatedSession(device, transport, worker, told, self._log_dir / f"{device.id}.log", real)
 
     def _worker(self, number: int, join: JoinSpec) -> Worker:
         worker = self._workers.get(number)

@@ -107,6 +107,11 @@ class Bench:
         return content
 
 
+def device_entry(**values: object) -> str:
+    """A `[[device]]` of a fleet file."""
+    return "[[device]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+
+
 def module(name: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", name, *(str(argument) for argument in arguments)]
 

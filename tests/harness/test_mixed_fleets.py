@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 from harness.engine import access
 from harness.fleet import load_fleet
 from harness.job import new_job
+from harness.launchers.simulated import RealTime
 from harness.run import parser
+from profiler.clock import FakeClock
 from tests.fixtures.containers import usable_image
 from tests.fixtures.sshd import Sshd, running_sshd
-from tests.harness.running import Bench
+from tests.harness.running import Bench, device_entry
 
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(180)]
 
@@ -71,8 +74,7 @@ def image() -> dict[str, object] | None:
 
 
 def entry(id_: str, processor: str, **options: object) -> str:
-    values = {"id": id_, "processor": processor, **options}
-    return "[[device]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    return device_entry(id=id_, processor=processor, **options)
 
 
 def write(folder: Path, sshd: Sshd | None) -> dict[str, str]:
@@ -128,6 +130,16 @@ def test_every_client_of_every_round_is_accounted_for(sshd: Sshd | None, tmp_pat
     )
     if sshd is not None:
         assert sshd.left_behind() == []
+
+
+def test_what_takes_longer_here_than_there_arrives_late_and_is_counted() -> None:
+    clock = FakeClock(5_000_000_000)
+    real = RealTime(clock)
+    assert asyncio.run(real.wait_until(5_001_000_000, is_work=True)) == 5_001_000_000
+    assert (real.overruns, real.overrun_s) == (0, 0.0)
+    assert asyncio.run(real.wait_until(4_750_000_000, is_work=True)) == 5_000_000_000
+    assert asyncio.run(real.wait_until(4_500_000_000, is_work=False)) == 5_000_000_000
+    assert (real.overruns, real.overrun_s) == (1, 0.25)
 
 
 def test_simulated_devices_alone_live_in_simulated_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

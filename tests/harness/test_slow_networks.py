@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,18 +10,13 @@ from fl.certificates import make
 from harness.links import PACKETS, Shape
 from tests.fixtures.containers import usable_image
 from tests.fixtures.network import left_behind, usable_link
-from tests.harness.running import Bench, wait_until
+from tests.harness.running import Bench, device_entry, wait_until
 
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(180)]
 
 LATENCY_MS = 100.0
 ROUNDS = 2
 EXPERIMENT = f'name = "short"\nworkload = "linear"\nrounds = {ROUNDS}\nidle_s = 0.2\n[sweep]\nepochs = [1]\n'
-
-
-def entry(id_: str, **options: object) -> str:
-    values = {"id": id_, "processor": id_, **options}
-    return "[[device]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
 
 
 @pytest.mark.parametrize("launcher", ["local", "container"])
@@ -32,9 +26,12 @@ def test_what_is_far_away_communicates_for_longer(launcher: str, tmp_path: Path)
         pass
     image = usable_image() if launcher == "container" else {}
     keys = make(tmp_path / "keys", devices=["near", "far"]).folder
-    far = entry("far", launcher=launcher, latency_ms=LATENCY_MS, bandwidth_mbps=50.0, **image)
+    near = device_entry(id="near", processor="near")
+    far = device_entry(
+        id="far", processor="far", launcher=launcher, latency_ms=LATENCY_MS, bandwidth_mbps=50.0, **image
+    )
     server = f'[server]\ntls = "{keys}"\n'
-    (tmp_path / "fleet.toml").write_text(f'name = "far"\n{server}{entry("near")}{far}')
+    (tmp_path / "fleet.toml").write_text(f'name = "far"\n{server}{near}{far}')
     (tmp_path / "experiment.toml").write_text(EXPERIMENT)
     bench = Bench(tmp_path)
     before = left_behind()

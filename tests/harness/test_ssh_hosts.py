@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import pytest
 from harness.links import Link, Shape
 from tests.fixtures.network import left_behind, usable_link
 from tests.fixtures.sshd import Sshd, running_sshd
-from tests.harness.running import Bench, wait_until
+from tests.harness.running import Bench, device_entry, wait_until
 
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(180)]
 
@@ -40,12 +39,11 @@ def hosts() -> Iterator[list[Sshd]]:
 
 
 def write(folder: Path, hosts: list[Sshd]) -> None:
-    entries = [
+    entries: list[dict[str, object]] = [
         {"id": f"host-{n}", "processor": "cpu", "launcher": "ssh", "meter": "none", **host.options}
         for n, host in enumerate(hosts)
     ]
-    lines = ["[[device]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in e.items()) for e in entries]
-    (folder / "fleet.toml").write_text('name = "hosts"\n' + "".join(lines))
+    (folder / "fleet.toml").write_text('name = "hosts"\n' + "".join(device_entry(**entry) for entry in entries))
     (folder / "experiment.toml").write_text(EXPERIMENT)
 
 

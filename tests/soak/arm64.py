@@ -11,12 +11,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.fixtures.arm64 import FOLDER_VARIABLE, make, site_of
+from tests.fixtures.arm64 import FOLDER_VARIABLE, find_emulator, make, site_of
 
 ROOT = Path(__file__).parents[2]
 
 
 def main() -> int:
+    if find_emulator() is None:
+        print("needs user-mode emulation of arm64: apt install qemu-user-static", file=sys.stderr)
+        return 1
     folder = Path(os.environ.get(FOLDER_VARIABLE, ROOT / ".cache" / "arm64")).absolute()
     if not site_of(folder).exists():
         make(folder)
