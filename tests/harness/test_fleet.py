@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.fleet import load_fleet, parse_fleet
+from harness.relaunch import RelaunchPolicy
 from profiler.errors import SpecError
 
 DEVICE = '[[device]]\nid = "a"\nprocessor = "cpu"\n'
@@ -73,3 +74,12 @@ def test_a_fleet_that_does_not_exist_names_those_that_do(tmp_path: Path) -> None
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(SpecError, match="not UTF-8"):
         load_fleet(str(tmp_path / "binary.toml"), cores=2)
+
+
+def test_how_often_a_device_is_started_again() -> None:
+    assert parse_fleet(f'name = "x"\n{DEVICE}', "f.toml", cores=2).relaunch == RelaunchPolicy()
+    text = f'name = "x"\n{DEVICE}[relaunch]\nattempts = 0\npause_s = 1\nlongest_pause_s = 3.5\n'
+    assert parse_fleet(text, "f.toml", cores=2).relaunch == RelaunchPolicy(0, 1.0, 3.5)
+    for wrong, said in (("attempts = -1", "at least 0"), ("pause_s = nan", "at least 0"), ("attempt = 2", "attempts")):
+        with pytest.raises(SpecError, match=said):
+            parse_fleet(f'name = "x"\n{DEVICE}[relaunch]\n{wrong}\n', "f.toml", cores=2)
