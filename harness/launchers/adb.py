@@ -229,9 +229,9 @@ class AppSession:
         self._ask(start_line(options, self.device, self._join, server, secrets))
         pid = self._pid_within(_APP_START_S)
         self._facts = {"reached_by": way, "remote_pid": pid}
-        self._logcat = RemoteCommand(
-            ["adb", "-s", tie.client.serial, "shell", "-T", f"logcat -v time --pid={pid} 1>&2"], tie.write
-        )
+        # logcat would outlive us until its next line; `cat` sees at once that nobody is there any more.
+        line = f"logcat -v time --pid={pid} 1>&2 & cat >/dev/null; kill $!"
+        self._logcat = RemoteCommand(["adb", "-s", tie.client.serial, "shell", "-T", line], tie.write)
 
     def _install(self, apk: str) -> None:
         self._tie.note("installing the app")

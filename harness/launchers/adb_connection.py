@@ -13,12 +13,14 @@ from profiler.errors import DeviceError
 from profiler.sensors.adb_client import AdbClient
 
 _POLL_S = 0.5
-_BROKEN_OFF = 255  # what `adb shell` ends with where no exit status came (shell_service_protocol.h)
+# What `adb shell` ends with where no exit status came: 0 in version 29, 255 in others. A supervisor that is killed
+# gives 128 and its signal; one that ends by itself has said so before.
+_BROKEN_OFF = (0, 255)
 
 # What adb, run-as and su print -> what it means, and what to do.
 _COMPLAINTS = (
     (
-        "is not debuggable",
+        "not debuggable",
         "this build of the app does not let run-as in",
         "Termux: install the build from its GitHub releases, which does; or reach Termux's sshd with launcher ssh, or "
         'set via = "su" on a rooted phone',
@@ -89,7 +91,7 @@ class AdbConnection(RemoteConnection):
 
     def is_lost(self) -> bool:
         """Also where it is back already: then what it carried has ended without a status."""
-        if any(running.status == _BROKEN_OFF for running in self._commands):
+        if any(running.status in _BROKEN_OFF for running in self._commands):
             return self._is_open
         try:
             self._client.select()

@@ -249,9 +249,10 @@ def test_values_reach_the_phones_shell_quoted() -> None:
 
 def test_a_phone_is_in_one_run_at_a_time(phone: Phone, tmp_path: Path) -> None:
     launcher = AdbLauncher(tmp_path)
-    with started(launcher, device(phone_options(phone)), 9):
-        with pytest.raises(DeviceError, match="b: its phone takes part in a run already"):
-            launcher.start(device(phone_options(phone), "b"), join(9))
+    session = launcher.start(device(phone_options(phone)), join(9))
+    with pytest.raises(DeviceError, match="b: its phone takes part in a run already"):
+        launcher.start(device(phone_options(phone), "b"), join(9))
+    session.stop(1.0)
     with started(launcher, device(phone_options(phone), "b"), 9):
         pass
 
