@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from harness.device import DeviceSpec
 from harness.launcher import JoinSpec, Launcher, Session, log_tail, signal_name
+from harness.launchers.external import EXTERNAL, FOREIGN
 from profiler.errors import DeviceError
 
 log = logging.getLogger("harness")
@@ -70,8 +71,8 @@ class Sessions:
         if device not in self._sessions:
             return "never started"
         session = self._sessions[device]
-        if session.device.foreign:
-            return "a foreign client, which its owner starts and whose log its owner has"
+        if session.device.launcher in (EXTERNAL, FOREIGN):
+            return "a client which its owner starts, and whose log its owner has"
         status = session.exit_status()
         ended = "still running" if status is None else signal_name(status)
         tail = log_tail(session.log_path)
