@@ -329,7 +329,6 @@ def start_line(options: AdbOptions, device: DeviceSpec, join: JoinSpec, server: 
         "shards": join.partition.shards,
         "workload": join.workload,
         "tls": secrets,
-        "n": device.number,
     }
     words = ["am", "start-foreground-service" if options.service else "start", "-n", str(options.component)]
     words += ["-a", options.action] if options.action else []

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from harness.device import DeviceSpec
@@ -68,7 +69,7 @@ class AdbOptions:
     def read(cls, entry: Table) -> AdbOptions:
         """Raises SpecError."""
         client: str = entry.take("client", str, PYTHON)
-        package: str = entry.take("package", str, TERMUX) if client == PYTHON else entry.take("package", str)
+        package: str = entry.take("package", str) if client == APP else entry.take("package", str, TERMUX)
         via: str = entry.take("via", str, RUN_AS)
         files = "/data/local/tmp" if via == SHELL else f"/data/data/{package}/files"
         options = cls(
@@ -153,11 +154,9 @@ class AdbOptions:
                 raise SpecError(f"{entry.where}: extras: {name!r} is no name of an extra.")
             if not isinstance(value, (str, int, bool)) or len(str(value)) > _MAX_EXTRA_CHARS:
                 raise SpecError(f"{entry.where}: extras: {name} must be a text, a whole number, true or false.")
-            try:
-                str(value).format_map(dict.fromkeys((*PLACEHOLDERS, "n"), ""))
-            except (KeyError, ValueError, IndexError, AttributeError):
+            if not _is_template(str(value)):
                 known = ", ".join(f"{{{one}}}" for one in PLACEHOLDERS)
-                raise SpecError(f"{entry.where}: extras: {name} = {value!r}; what is filled in is {known}.") from None
+                raise SpecError(f"{entry.where}: extras: {name} = {value!r}; what is filled in is {known}.")
 
     @property
     def is_in_variable(self) -> bool:
@@ -181,6 +180,15 @@ class AdbOptions:
         if self.via == RUN_AS:
             return ("run-as", self.package)
         return ("su", "0") if self.via == SU else ()
+
+
+def _is_template(text: str) -> bool:
+    """Whether all that is to be filled in has a name of `PLACEHOLDERS`, as it is."""
+    try:
+        fields = [part[1:] for part in Formatter().parse(text) if part[1] is not None]
+    except ValueError:
+        return False
+    return all(name in PLACEHOLDERS and not kind and conversion is None for name, kind, conversion in fields)
 
 
 def _file(entry: Table, key: str, ending: str = "") -> str | None:

@@ -94,7 +94,7 @@ class PhoneClaim:
                 remedy="Give each phone one entry; wait for the other run, or end it.",
             ) from None
         left = _read(self._path)
-        self.undos = left.undos if left is not None else []
+        self.undos = left.undos if left is not None and left.serial == serial else []
 
     def note(self, undo: Undo) -> None:
         """Write down how to undo what is about to be done. It is on the disk when this returns. Raises OSError."""
