@@ -19,7 +19,8 @@ from fl.workload import Partition
 from harness.device import DeviceSpec
 from harness.init import init
 from harness.launcher import JoinSpec, Session
-from harness.launchers.adb import AdbLauncher, start_line
+from harness.launchers.adb import AdbLauncher
+from harness.launchers.adb_app import start_line
 from harness.launchers.adb_options import AdbOptions
 from harness.launchers.phone_claim import left_behind
 from harness.run import main
