@@ -392,7 +392,7 @@ def _run(arguments: argparse.Namespace) -> None:
     client = workload.client(arguments.shard, partition)
     limit_threads(arguments.threads)
     root = Path(arguments.sysfs_root)
-    samplers = _samplers(root, clock) if arguments.meter == "auto" else ()
+    samplers = _samplers(root, clock, arguments.allow_charging) if arguments.meter == "auto" else ()
     profiler = Profiler(samplers, clock, id_prefix=f"{arguments.device}/{secrets.token_hex(4)}/")
     instrumented = instrument(client, profiler, root=root)
     if arguments.spool is not None:
@@ -422,9 +422,9 @@ def limit_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def _samplers(root: Path, clock: Clock) -> tuple[Sampler, ...]:
+def _samplers(root: Path, clock: Clock, allow_charging: bool) -> tuple[Sampler, ...]:
     """The best sensor there is, said in one line; none is no reason not to train."""
-    used = best(ask(discover(root, clock)))
+    used = best(ask(discover(root, clock, allow_charging=allow_charging)))
     if not used:
         _log.warning("no energy sensor is available: energy will be missing; see python -m profiler list")
         return ()
@@ -446,6 +446,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--alpha", type=float, default=0.5, metavar="A", help="concentration of a Dirichlet split")
     parser.add_argument("--partition-seed", type=int, default=0, metavar="S")
     parser.add_argument("--meter", choices=("auto", "none"), default="auto", help="none: somebody else meters")
+    parser.add_argument(
+        "--allow-charging", action="store_true", help="meter what flows at a battery also with a charger connected"
+    )
     parser.add_argument("--sysfs-root", default="/", metavar="DIR", help="file system root that sensors read below")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads that training uses")
     parser.add_argument("--root-certificates", metavar="PEM", help="talk TLS and trust this file")

@@ -29,6 +29,7 @@ from harness.fleet import SIMULATED, FleetSpec
 from harness.host import device_facts, host_facts
 from harness.idle import idle_facts, measure_idle
 from harness.launcher import JoinSpec, Launcher, Session, Spooled, launcher_class
+from harness.launchers.external import invitations
 from harness.meter import HOST, HostMeter
 from harness.plan import Task
 from harness.progress import some_names
@@ -163,6 +164,9 @@ class Engine:
     async def run(self) -> None:
         """Execute every task that is not finished. Raises PreconditionError where the run cannot begin at all."""
         join = self._join_spec(await self._server.start())
+        foreign = self._spec.fleet.foreign_address, self._server.foreign_port
+        for line in invitations(self._devices.values(), join, *foreign):
+            self._progress.say(line)
         if self._server.foreign_port:
             self._progress.say(f"foreign clients join by TLS at port {self._server.foreign_port}")
         crew = self._crew(join)

@@ -21,6 +21,9 @@ _DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_DEVICES = 10_000
 MAX_COUNT = 100_000_000
 SIMULATED = "simulated"
+FOREIGN = "foreign"
+_STRANGERS = frozenset({FOREIGN, "external", "adb", "device-farm"})
+"""Launchers whose clients may be other people's programs."""
 RESERVED_IDS = frozenset({"host", "server", "other"})
 
 
@@ -172,11 +175,11 @@ def _group(entry: Table, cores: int, *, first_number: int, next_shard: int) -> D
     pattern: str = entry.take("id", str)
     count = _count(entry, cores)
     foreign: bool = entry.take("foreign", bool, False)
-    launcher: str = entry.take("launcher", str, "foreign" if foreign else "local")
-    if foreign != (launcher == "foreign"):
+    launcher: str = entry.take("launcher", str, FOREIGN if foreign else "local")
+    if (launcher not in _STRANGERS) if foreign else (launcher == FOREIGN):
         raise SpecError(
             f"{entry.where}: launcher '{launcher}' does not go with foreign = {str(foreign).lower()}.",
-            remedy="Leave out 'launcher': a foreign client is started by its owner.",
+            remedy="Leave out 'launcher': a foreign client is started by its owner, or is an app that 'adb' starts.",
         )
     processor: str = entry.take("processor", str)
     require: list[str] = entry.take("require", list, [])

@@ -15,6 +15,7 @@ from harness.device import DeviceSpec
 from harness.fleet import SIMULATED
 from harness.host import available_cores
 from harness.launcher import JoinSpec, KeepsSpool, Launcher, Session, Spooled, log_tail, signal_name
+from harness.launchers.external import EXTERNAL, FOREIGN
 from profiler.errors import DeviceError
 
 log = logging.getLogger("harness")
@@ -153,8 +154,8 @@ class Sessions:
         if device not in self._sessions:
             return "never started"
         session = self._sessions[device]
-        if session.device.foreign:
-            return "a foreign client, which its owner starts and whose log its owner has"
+        if session.device.launcher in (EXTERNAL, FOREIGN):
+            return "a client which its owner starts, and whose log its owner has"
         tail = log_tail(session.log_path)
         return f"{self.ending(device)}; log {session.log_path}" + (f":\n{tail}" if tail else " is empty")
 

@@ -339,7 +339,7 @@ def children() -> "List[int]":
 
 
 def prctl(option: int, value: int) -> None:
-    if sys.platform == "linux":
+    if sys.platform in ("linux", "android"):
         ctypes.CDLL(None).prctl(option, value)
 
 

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness.launchers.ssh_connection import Answer, Connection
+from harness.launchers.remote import Answer, RemoteConnection
 from profiler.errors import PreconditionError
 from profiler.files import printable
 
@@ -169,7 +169,7 @@ def _metadata(installed: Distribution, folder: str) -> dict[str, bytes]:
 # --- looking, installing ---------------------------------------------------------------------------------------------
 
 
-def look(connection: Connection, folder: str, label: str, clock: Any) -> Place:
+def look(connection: RemoteConnection, folder: str, label: str, clock: Any) -> Place:
     """What the device has. `clock()` is this machine's wall clock in seconds. Raises DeviceError."""
     request = {"do": "look", "folder": folder, "name": label, "packages": [*OLDEST, "torch", "tomli"]}
     running = connection.command(request, isolated=False)
@@ -196,7 +196,7 @@ def _received(running: Any, timeout_s: float) -> Answer | None:
     return answer
 
 
-def check_place(connection: Connection, place: Place) -> None:
+def check_place(connection: RemoteConnection, place: Place) -> None:
     """Raises DeviceError where nothing of ours could run."""
     if place.python < OLDEST_PYTHON:
         raise connection.failure(
@@ -240,7 +240,7 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
-def install(connection: Connection, place: Place, wheel: Wheel, wheelhouse: Path | None) -> None:
+def install(connection: RemoteConnection, place: Place, wheel: Wheel, wheelhouse: Path | None) -> None:
     """Bring our packages where they are not yet. Raises DeviceError, PreconditionError for a bad wheelhouse."""
     check_place(connection, place)
     if place.is_there:
@@ -261,7 +261,7 @@ def install(connection: Connection, place: Place, wheel: Wheel, wheelhouse: Path
 
 
 def _pip_failure(
-    connection: Connection, missing: Sequence[str], output: str, wheelhouse: Path | None
+    connection: RemoteConnection, missing: Sequence[str], output: str, wheelhouse: Path | None
 ) -> PreconditionError:
     lines = [line for line in output.splitlines() if "ERROR" in line] or output.splitlines() or ["no reason given"]
     reason = f"pip cannot install {', '.join(missing)}: {lines[0].strip()[:300]}"

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from fl.security import CLIENT_FILES, FOLDER_VARIABLE, client_folder, is_loopback
 from fl.spool_file import MAX_SPOOL_BYTES
@@ -30,7 +30,8 @@ from harness.launchers import provisioning
 from harness.launchers.client_log import ClientLog
 from harness.launchers.local import client_command, reachable, thread_variables
 from harness.launchers.provisioning import Place, Wheel
-from harness.launchers.ssh_connection import Connection, RemoteCommand
+from harness.launchers.remote import RemoteCommand, RemoteConnection
+from harness.launchers.ssh_connection import Connection
 from harness.launchers.ssh_options import SshOptions
 from harness.spec import Table
 from profiler.errors import DeviceError, PreconditionError
@@ -46,8 +47,23 @@ _WILDCARDS = ("0.0.0.0", "[::]")
 _FOLDER_PREFIX = "fedmeter-ssh-"
 
 
+class RemoteOptions(Protocol):
+    """What a session must know of its device, whatever carries the connection to it."""
+
+    @property
+    def folder(self) -> str: ...
+    @property
+    def wheelhouse(self) -> str | None: ...
+    @property
+    def meter(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def reconnect_s(self) -> float: ...
+
+
 class SshSession:
-    """One client on one device, over as many connections as it takes."""
+    """One client on one device, over as many connections as it takes. What ssh alone does can be replaced."""
 
     def __init__(self, device: DeviceSpec, join: JoinSpec, wheel: Wheel, control: Path, log: ClientLog) -> None:
         self.device = device
@@ -56,7 +72,7 @@ class SshSession:
         self._wheel = wheel
         self._control = control
         self._log = log
-        self._options = SshOptions.of(device)
+        self._options: RemoteOptions = self._read_options()
         self._connection = self._new_connection()
         self._running: RemoteCommand | None = None
         self._facts: dict[str, Any] = {}
@@ -65,7 +81,7 @@ class SshSession:
         self._unfit = ""
         self._spool = {"own": b"", "before": b""}
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"ssh-{device.id}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"session-{device.id}", daemon=True)
         self._thread.start()
 
     @property
@@ -74,7 +90,7 @@ class SshSession:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        options = self._options
+        options = SshOptions.of(self.device)
         entry = {"launcher": "ssh", "host": options.host, "threads": options.threads, "meter": options.meter}
         return {**entry, **self._facts, "connections": self._n_connections}
 
@@ -150,7 +166,7 @@ class SshSession:
         return bool(self._facts)
 
     def _connect(self) -> None:
-        self._log.note(f"connecting to {self._options.host}")
+        self._log.note(f"connecting to {self._place_name()}")
         self._connection.open()
         self._n_connections += 1
 
@@ -178,8 +194,14 @@ class SshSession:
         if not self._stopping.is_set():
             raise lost
 
-    def _new_connection(self) -> Connection:
-        return Connection(self.device.id, self._options, self._control, self._log.write)
+    def _read_options(self) -> RemoteOptions:
+        return SshOptions.of(self.device)
+
+    def _place_name(self) -> str:
+        return SshOptions.of(self.device).host
+
+    def _new_connection(self) -> RemoteConnection:
+        return Connection(self.device.id, SshOptions.of(self.device), self._control, self._log.write)
 
     def _start(self) -> RemoteCommand:
         """A client under its supervisor, with our packages in place."""
@@ -242,6 +264,7 @@ class SshSession:
         command = client_command(
             self.device, self._join, python=place.executable, server=server, meter=options.meter, spool=spool
         )
+        command += self._more_arguments()
         return {
             "do": "supervise",
             "command": command,
@@ -253,16 +276,17 @@ class SshSession:
             "spool": spool,
         }
 
+    def _more_arguments(self) -> list[str]:
+        """Of the client's command line."""
+        return []
+
     def _secrets(self) -> dict[str, str]:
-        if self._join.tls is None:
-            return {}
-        folder = client_folder(self._join.tls, self.device.id)
-        present = [folder / name for name in CLIENT_FILES if (folder / name).exists()]
-        return {path.name: base64.b64encode(path.read_bytes()).decode() for path in present}
+        files = client_files(self._join, self.device)
+        return {name: base64.b64encode(content).decode() for name, content in files.items()}
 
     def _server(self, place: Place) -> tuple[str, str]:
         """The server's address as the device reaches it, and by which way. Raises DeviceError where it cannot."""
-        options, address = self._options, self._join.address
+        options, address = SshOptions.of(self.device), self._join.address
         host, _, port = address.rpartition(":")
         is_here_only = is_loopback(address)
         if is_here_only if options.tunnel is None else options.tunnel:
@@ -328,7 +352,7 @@ class SshLauncher:
             if options.meter != "none":
                 self._meter_alone(device, options)
             if options.wheel not in self._wheels:
-                self._wheels[options.wheel] = wheel_of(options)
+                self._wheels[options.wheel] = wheel_of(options.wheel)
             self._n_started += 1
             socket = self._sockets / str(self._n_started)
         log = ClientLog(self._log_dir / f"{device.id}.log")
@@ -346,9 +370,18 @@ class SshLauncher:
         shutil.rmtree(self._sockets, ignore_errors=True)
 
 
-def wheel_of(options: SshOptions) -> Wheel:
+def client_files(join: JoinSpec, device: DeviceSpec) -> dict[str, bytes]:
+    """The files of a device's security folder by name; none without TLS."""
+    if join.tls is None:
+        return {}
+    folder = client_folder(join.tls, device.id)
+    present = [folder / name for name in CLIENT_FILES if (folder / name).exists()]
+    return {path.name: path.read_bytes() for path in present}
+
+
+def wheel_of(wheel: str | None) -> Wheel:
     """Raises PreconditionError."""
-    return provisioning.own_wheel() if options.wheel is None else provisioning.read_wheel(Path(options.wheel))
+    return provisioning.own_wheel() if wheel is None else provisioning.read_wheel(Path(wheel))
 
 
 def private_folder() -> Path:
@@ -365,7 +398,7 @@ class MissingSensorError(DeviceError):
     """A sensor that the fleet file requires cannot be used on a device."""
 
 
-def check_required(connection: Connection, place: Place, device: DeviceSpec) -> None:
+def check_required(connection: RemoteConnection, place: Place, device: DeviceSpec) -> None:
     """Raises MissingSensorError, or DeviceError where the device cannot be asked."""
     if not device.require:
         return
@@ -378,7 +411,7 @@ def check_required(connection: Connection, place: Place, device: DeviceSpec) -> 
             raise MissingSensorError(failure.args[0], remedy=failure.remedy)
 
 
-def sensors_of(connection: Connection, place: Place) -> list[dict[str, Any]]:
+def sensors_of(connection: RemoteConnection, place: Place) -> list[dict[str, Any]]:
     """What `python -m profiler list --json` says there. Raises DeviceError."""
     command = [place.executable, "-m", "profiler", "list", "--json"]
     request = {"do": "run", "command": command, "environment": place.environment, "timeout_s": _SENSORS_TIMEOUT_S}
@@ -391,7 +424,7 @@ def sensors_of(connection: Connection, place: Place) -> list[dict[str, Any]]:
         raise connection.failure("sensors", reason, "Run it there by hand: python -m profiler list.") from None
 
 
-def machine_of(connection: Connection, place: Place) -> dict[str, Any]:
+def machine_of(connection: RemoteConnection, place: Place) -> dict[str, Any]:
     """What our profiler says of the machine there; nothing where it says nothing of use. Raises DeviceError."""
     program = "import json; from profiler.machine_facts import machine_facts; print(json.dumps(machine_facts()))"
     command = [place.executable, "-c", program]
@@ -403,10 +436,11 @@ def machine_of(connection: Connection, place: Place) -> dict[str, Any]:
         return {}
 
 
-def _checked(connection: Connection, device: DeviceSpec) -> DeviceCheck:
+def _checked(connection: RemoteConnection, device: DeviceSpec) -> DeviceCheck:
     """What can be told of a device that is connected, without changing it. Raises PreconditionError."""
     options = SshOptions.of(device)
-    wheel = wheel_of(options)
+    wheel = wheel_of(options.wheel)
+    connection.open()
     place = provisioning.look(connection, options.folder, wheel.label, time.time)
     provisioning.check_place(connection, place)
     found = DeviceCheck(

@@ -143,6 +143,21 @@ class AdbClient:
             )
         return self._split(done.stdout, token, len(commands))
 
+    def run(self, arguments: Sequence[str], *, timeout_s: float | None = None) -> Finished:
+        """A command of adb's own for this phone, such as `reverse` or `install`. Raises DeviceError.
+
+        `select` must have chosen the phone. How the command ended is for the caller to see.
+        """
+        return self._run(["-s", self.serial, *arguments], timeout_s or self._timeout_s)
+
+    def connect(self, timeout_s: float = _START_TIMEOUT_S) -> None:
+        """Have adb's server reach for a phone in the Wi-Fi, where the wanted serial is an address. Raises DeviceError.
+
+        Whether it came shows in `select`.
+        """
+        if self._wanted is not None and ":" in self._wanted:
+            self._run(["connect", self._wanted], timeout_s)
+
     def _split(self, output: bytes, token: str, n_parts: int) -> list[Part]:
         pieces = re.split(rb"\r?\n%s ([0-9]+) ([0-9]{1,3})\r?\n" % token.encode(), output)
         contents, numbers, statuses = pieces[:-1:3], pieces[1::3], pieces[2::3]

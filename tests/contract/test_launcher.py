@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from harness.sessions import Sessions, dead_at_start
 from harness.spec import Table
 from harness.virtual_time import virtual_loop
 from profiler.errors import SpecError
+from tests.fixtures.adb_server import phone_options, running_adb
 from tests.fixtures.containers import usable_image
 from tests.fixtures.sshd import Sshd, running_sshd
 from tests.harness.running import wait_until
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.serial
 
 T = TypeVar("T")
 
-LAUNCHERS = ["local", "simulated", "ssh", "container"]
+LAUNCHERS = ["local", "simulated", "ssh", "adb", "container"]
 OPTIONS: dict[str, dict[str, object]] = {
     "local": {"cpu_limit": 0.5},
     "simulated": {"profile": "raspberry-pi-4"},
@@ -61,9 +62,17 @@ def launcher(
 ) -> Iterator[tuple[str, Launcher]]:
     if request.param == "ssh":
         monkeypatch.setitem(OPTIONS, "ssh", request.getfixturevalue("sshd").options)
-    made = launcher_class(request.param)(tmp_path)
-    yield request.param, made
-    made.close()
+    with ExitStack() as stack:
+        if request.param == "adb":
+            server = stack.enter_context(running_adb(tmp_path / "adb", monkeypatch))
+            [phone] = server.phones.values()
+            monkeypatch.setitem(OPTIONS, "adb", phone_options(phone))
+        made = launcher_class(request.param)(tmp_path)
+        yield request.param, made
+        made.close()
+        if request.param == "adb":
+            assert server.ways == {}
+            wait_until(lambda: not phone.processes())
 
 
 def join(port: int) -> JoinSpec:
@@ -173,6 +182,7 @@ def test_a_client_that_does_not_join_in_time_is_named(launcher: tuple[str, Launc
         ("container", {"image": "a", "engine": "lxc"}, "one of docker, podman"),
         ("container", {"image": "a", "mounts": ["data:/data"]}, "'mounts' must hold absolute paths"),
         ("container", {"image": "a", "environment": {"A B": "c"}}, "'environment' must hold"),
+        ("adb", {"serial": "R58M; reboot"}, "none that 'adb devices' shows"),
     ],
 )
 def test_options_are_checked(name: str, options: dict[str, object], said: str) -> None:

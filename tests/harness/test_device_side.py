@@ -21,7 +21,7 @@ import pytest
 
 from harness.launchers import device_side
 from harness.launchers.provisioning import packed
-from harness.launchers.ssh_connection import RemoteCommand
+from harness.launchers.remote import RemoteCommand
 from tests.fixtures.sshd import bare_environment
 from tests.harness.running import wait_until
 

@@ -21,7 +21,7 @@ from harness.device import DeviceSpec
 from harness.engine import RunSpec, access, message_bound
 from harness.experiment import parse_experiment
 from harness.fleet import FleetSpec, parse_fleet
-from harness.launchers.foreign import ForeignLauncher
+from harness.launchers.external import ExternalLauncher
 from harness.plan import make_plan
 from harness.run import main
 from harness.sessions import Sessions
@@ -97,7 +97,7 @@ def test_phones_with_raw_tensors_are_not_asked_for_names_unless_it_is_said(
 
 def test_a_foreign_client_is_nobody_to_start_to_watch_or_to_end(tmp_path: Path) -> None:
     device = DeviceSpec("phone", "foreign", "pixel", 0, foreign=True)
-    launcher = ForeignLauncher(tmp_path)
+    launcher = ExternalLauncher(tmp_path)
     session = launcher.start(device, None)  # type: ignore[arg-type]
     session.stop(0.0)
     assert (session.pid, session.exit_status(), launcher.cores(device)) == (None, None, 0.0)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from harness.fleet import parse_fleet
 from harness.launchers.client_log import ClientLog
-from harness.launchers.ssh_connection import Connection, Tail, explain
+from harness.launchers.remote import Tail
+from harness.launchers.ssh_connection import Connection, explain
 from harness.launchers.ssh_options import SshOptions
 from harness.spec import Table
 from profiler.errors import SpecError
