@@ -1,11 +1,13 @@
-"""A fleet of clients here and over ssh, to which things happen round after round, by seed: does a run end, and whole?
+"""A fleet of all kinds of clients, to which things happen round after round, by seed: does a run end, and whole?
 
     python -m tests.soak.fleets --rounds 30 --seed 1
 
-The real command with real processes and a real sshd. While it runs, clients are killed, stopped and continued, sshd is
-killed and started again, and the command itself is killed and resumed. Checked at the end: it ended by itself, every
-client of every round has either its results or a failure that names it, no span is there twice, and no process,
-connection or cgroup is left. One JSON object on stdout; exit status 1, with the reasons, where a check fails.
+The real command with real processes, a real sshd, containers, and a network of its own for one client; the last two
+where this machine has them. While it runs, clients are killed, stopped and continued, containers killed and stopped,
+sshd is killed and started again, the link is cut and healed, the disk of the results is full for a while, and the
+command itself is killed and resumed. Checked at the end: it ended by itself, every client of every round has either its
+results or a failure that names it, no span is there twice, and no process, connection, container, link or cgroup is
+left. One JSON object on stdout; exit status 1, with the reasons, where a check fails.
 
 Another kind of trouble is one more function in `ACTIONS`: it is given the scene, and a generator of its own.
 """
@@ -23,15 +25,22 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import pytest
 
+from harness.launchers.container_engine import find_engine
+from harness.links import Shape
+from profiler.errors import DeviceError
 from profiler.records import Row
+from tests.fixtures.containers import containers, usable_image
+from tests.fixtures.network import left_behind, usable_link
 from tests.fixtures.sshd import Sshd, running_sshd
 from tests.harness.running import Bench, environment, wait_until
+from tests.harness.test_full_disk import fill
 
 FLEET = """name = "chaos"
 [server]
@@ -54,6 +63,21 @@ reconnect_s = 20
 meter = "none"
 {ssh}
 """
+BOXED = """[[device]]
+id = "boxed-{{n}}"
+count = {boxed}
+processor = "cpu-boxed"
+launcher = "container"
+cpu_limit = 0.5
+{container}
+"""
+DISTANT = """[[device]]
+id = "distant-{{n}}"
+count = {distant}
+processor = "cpu-distant"
+bandwidth_mbps = 50
+latency_ms = 5
+"""
 EXPERIMENT = """name = "chaos"
 workload = "linear"
 rounds = {rounds}
@@ -65,6 +89,8 @@ epochs = [{epochs}]
 END_S = 300.0  # for a run that should have ended by itself, on top of what it takes
 GONE_S = 20.0
 LONGEST_STOP_S = 1.5
+DISK_BYTES = 32 * 1024 * 1024
+EXIT_PRECONDITION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +101,17 @@ class Options:
     rounds: int = 30
     here: int = 4
     there: int = 2
+    boxed: int = 0
+    distant: int = 0
+    fills_disk: bool = False
     every: int = 2
     epochs: int = 80
     join_timeout_s: float = 30.0
     fit_timeout_s: float = 20.0
+
+    def devices(self) -> list[str]:
+        counts = {"here": self.here, "there": self.there, "boxed": self.boxed, "distant": self.distant}
+        return [f"{name}-{n}" for name, count in counts.items() for n in range(count)]
 
 
 @dataclass
@@ -177,7 +210,42 @@ def _send(client: psutil.Process | None, signal_: signal.Signals) -> None:
             client.send_signal(signal_)
 
 
-ACTIONS: tuple[Callable[[Scene, random.Random], None], ...] = (
+def kill_a_container(scene: Scene, rng: random.Random) -> None:
+    _tell_a_container(rng, "kill", "--signal", "KILL")
+
+
+def stop_a_container(scene: Scene, rng: random.Random) -> None:
+    """As its owner may, by hand: SIGTERM, and SIGKILL soon."""
+    _tell_a_container(rng, "stop", "--time", "1")
+
+
+def _tell_a_container(rng: random.Random, *words: str) -> None:
+    engine = find_engine()
+    if names := sorted(containers(engine)):
+        subprocess.run(engine.command(*words, rng.choice(names)), capture_output=True, check=False)
+
+
+def cut_a_link(scene: Scene, rng: random.Random) -> None:
+    """Here, as a cable is pulled and plugged in again."""
+    if ends := sorted(Path("/sys/class/net").glob("fm[0-9]*h")):
+        end = rng.choice(ends).name
+        subprocess.run(["ip", "link", "set", end, "down"], capture_output=True, check=False)
+        time.sleep(rng.uniform(0.5, 2 * LONGEST_STOP_S))
+        subprocess.run(["ip", "link", "set", end, "up"], capture_output=True, check=False)
+
+
+def fill_the_disk(scene: Scene, rng: random.Random) -> None:
+    """Until the run has ended of it; then there is room again, and --resume, as a person would do in the morning."""
+    assert scene.process is not None
+    filler = fill(scene.bench.results)
+    status = scene.process.wait(END_S)
+    filler.unlink()
+    if status == EXIT_PRECONDITION:
+        scene.begin("--resume", scene.bench.run_folders()[-1])
+
+
+Action = Callable[[Scene, random.Random], None]
+ACTIONS: tuple[Action, ...] = (
     kill_a_client,
     stop_a_client,
     kill_two_clients,
@@ -187,13 +255,22 @@ ACTIONS: tuple[Callable[[Scene, random.Random], None], ...] = (
 )
 
 
-def plan(options: Options) -> list[tuple[int, Callable[[Scene, random.Random], None]]]:
+def actions(options: Options) -> tuple[Action, ...]:
+    """All that can happen to a fleet of these."""
+    found = ACTIONS
+    found += (kill_a_container, stop_a_container) if options.boxed else ()
+    found += (cut_a_link,) if options.distant else ()
+    found += (fill_the_disk,) if options.fills_disk else ()
+    return found
+
+
+def plan(options: Options) -> list[tuple[int, Action]]:
     """After which round what happens: every action in turn, in an order by seed, and again."""
     rng = random.Random(options.seed)
-    planned: list[Callable[[Scene, random.Random], None]] = []
+    planned: list[Action] = []
     rounds = range(1, options.rounds - 1, options.every)
     while len(planned) < len(rounds):
-        planned += rng.sample(ACTIONS, len(ACTIONS))
+        planned += rng.sample(actions(options), len(actions(options)))
     return list(zip(rounds, planned, strict=False))
 
 
@@ -203,6 +280,11 @@ def plan(options: Options) -> list[tuple[int, Callable[[Scene, random.Random], N
 def write(bench: Bench, sshd: Sshd, options: Options) -> None:
     ssh = "\n".join(f"{key} = {json.dumps(value)}" for key, value in sshd.options.items())
     fleet = FLEET.format(here=options.here, there=options.there, ssh=ssh, join_timeout_s=options.join_timeout_s)
+    if options.boxed:
+        lines = (f"{key} = {json.dumps(value)}" for key, value in usable_image().items())
+        fleet += BOXED.format(boxed=options.boxed, container="\n".join(lines))
+    if options.distant:
+        fleet += DISTANT.format(distant=options.distant)
     (bench.folder / "fleet.toml").write_text(fleet)
     text = EXPERIMENT.format(rounds=options.rounds, epochs=options.epochs, fit_timeout_s=options.fit_timeout_s)
     (bench.folder / "experiment.toml").write_text(text)
@@ -239,13 +321,12 @@ def problems(scene: Scene, options: Options, status: int) -> list[str]:
 
 def unaccounted(bench: Bench, options: Options) -> list[str]:
     """Clients of rounds of which neither a result nor a failure is there, in the attempt that counts."""
-    devices = [f"here-{n}" for n in range(options.here)] + [f"there-{n}" for n in range(options.there)]
     counting = {row["round"]: row["attempt"] for row in bench.records("round")}
     found = [f"round {n} is missing" for n in range(1, options.rounds + 1) if n not in counting]
     answered = {_place(row) for row in bench.records("span") if row["name"] == "call" and row["call"] == "fit"}
     failed = {_place(row) for row in bench.records("failure")}
     for round_, attempt in counting.items():
-        silent = [one for one in devices if (round_, attempt, one) not in answered | failed]
+        silent = [one for one in options.devices() if (round_, attempt, one) not in answered | failed]
         found += [f"{device} in round {round_} is neither there nor listed as failed" for device in silent]
     return found
 
@@ -266,11 +347,19 @@ def _leftovers(scene: Scene) -> list[str]:
     names = [f"fedmeter-{pid}-" for pid in scene.harnesses]
     found = sorted({str(path) for path in _cgroups() if any(name in path.name for name in names)})
     found += scene.sshd.left_behind()
+    found += sorted(name for name in _links_and_containers() if any(name.startswith(one) for one in names))
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             words = " ".join(process.cmdline())
             if str(scene.sshd.folder) in words and "sshd" not in process.name() and process.pid != os.getpid():
                 found.append(words[:200])
+    return found
+
+
+def _links_and_containers() -> set[str]:
+    found = left_behind()
+    with suppress(DeviceError, subprocess.CalledProcessError):  # no engine here
+        found |= containers(find_engine())
     return found
 
 
@@ -281,9 +370,24 @@ def _cgroups() -> Iterator[Path]:
         yield from (path for path in Path(base).glob("fedmeter-*") if path.is_dir())
 
 
+@contextmanager
+def _disk(folder: Path, options: Options) -> Iterator[None]:
+    """The results have a disk of their own, where it is to be filled."""
+    results = folder / "results"
+    if not options.fills_disk:
+        yield
+        return
+    results.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(results)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(results)], check=True)
+
+
 def chaos(options: Options) -> dict[str, object]:
     """One run and its figures; `problems` is empty where all is well."""
-    with running_sshd() as sshd, tempfile.TemporaryDirectory() as name:
+    with running_sshd() as sshd, tempfile.TemporaryDirectory() as name, _disk(Path(name), options):
         scene = Scene(Bench(Path(name)), sshd)
         write(scene.bench, sshd, options)
         began_s = time.monotonic()
@@ -303,10 +407,24 @@ def chaos(options: Options) -> dict[str, object]:
             "exit_status": status,
             "failures": dict(failures),
             "results": sum(row["n_results"] for row in scene.bench.records("round")),
-            "of": options.rounds * (options.here + options.there),
+            "of": options.rounds * len(options.devices()),
             "log": (scene.bench.folder / "harness.log").read_text()[-4000:] if found else "",
             "problems": found,
         }
+
+
+def _possible(count: int, attempt: Callable[[], object]) -> int:
+    try:
+        attempt()
+    except pytest.skip.Exception as why:
+        print(f"left out: {why}", file=sys.stderr)
+        return 0
+    return count
+
+
+def _try_a_link() -> None:
+    with usable_link(Shape(bandwidth_mbps=50, latency_ms=5)):
+        pass
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -315,8 +433,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--here", type=int, default=4, help="clients of this machine")
     parser.add_argument("--there", type=int, default=2, help="clients over ssh")
+    parser.add_argument("--boxed", type=int, default=2, help="containers, where there is an engine")
+    parser.add_argument("--distant", type=int, default=1, help="clients behind a link, where one can be made")
+    parser.add_argument("--keep-disk", action="store_true", help="do not fill the disk, which takes the right to mount")
     args = parser.parse_args(argv)
-    figures = chaos(Options(args.seed, args.rounds, args.here, args.there))
+    boxed, distant = _possible(args.boxed, usable_image), _possible(args.distant, _try_a_link)
+    figures = chaos(
+        Options(args.seed, args.rounds, args.here, args.there, boxed, distant, fills_disk=not args.keep_disk)
+    )
     print(json.dumps(figures, indent=2))
     return 1 if figures["problems"] else 0
 
