@@ -20,6 +20,8 @@ from harness.relaunch import RelaunchPolicy
 from harness.sessions import Sessions, Trouble, dead_at_start
 from harness.watching import Watcher
 
+OTHERS_START = ("external", "foreign", "device-farm")
+"""The launchers whose devices are started once: by their owners, or for money."""
 _POLL_S = 0.1
 _WATCH_S = 1.0
 _SAY_S = 10.0
@@ -28,10 +30,14 @@ _BETWEEN_TASKS_S = 60.0
 
 @dataclass(slots=True)
 class _Member:
-    """What is known of one device. `used`: attempts in a row in which it has answered nothing."""
+    """What is known of one device.
+
+    `is_others`: not ours to start again. `used`: attempts in a row in which it has answered nothing.
+    """
 
     device: DeviceSpec
     shares_host: bool
+    is_others: bool
     used: int = 0
     due_s: float = 0.0
     absent_since_s: float = 0.0
@@ -59,7 +65,9 @@ class Crew:
         report: Callable[[DeviceSpec, Trouble], None],
         watcher: Watcher,
     ) -> None:
-        self._members = {device.id: _Member(device, device.id in shared) for device in devices}
+        self._members = {
+            device.id: _Member(device, device.id in shared, device.launcher in OTHERS_START) for device in devices
+        }
         self.sessions = sessions
         self._joined = joined
         self._policy = policy
@@ -169,19 +177,19 @@ class Crew:
     def _absence(self, member: _Member) -> str:
         if member.bringing is not None:
             return "is being started again"
-        ending = "not connected" if member.device.foreign else self.sessions.ending(member.device.id)
+        ending = "not connected" if member.is_others else self.sessions.ending(member.device.id)
         return f"its client is {ending}, and not connected" if ending == "still running" else ending
 
     def _is_gone(self, member: _Member) -> bool:
         """Whether nothing but a new start brings it back, or nothing else has for too long."""
-        if member.device.foreign or member.bringing is not None or self._look(member):
+        if member.is_others or member.bringing is not None or self._look(member):
             return False
         return self.sessions.is_dead(member.device.id) or _now_s() > member.absent_since_s + self._timeout_s
 
     def _may_come(self, member: _Member) -> bool:
-        if member.bringing is not None or (not member.device.foreign and member.used < self._policy.attempts):
+        if member.bringing is not None or (not member.is_others and member.used < self._policy.attempts):
             return True
-        is_alive = member.device.foreign or not self.sessions.is_dead(member.device.id)
+        is_alive = member.is_others or not self.sessions.is_dead(member.device.id)
         return is_alive and _now_s() < member.absent_since_s + self._timeout_s
 
     def _tend(self, members: Iterable[_Member]) -> None:

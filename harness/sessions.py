@@ -94,7 +94,7 @@ class Sessions:
 
     def _place(self, device: DeviceSpec) -> AbstractAsyncContextManager[None]:
         """What starts nothing, or is there at once, waits for nobody."""
-        if device.foreign or device.launcher == SIMULATED:
+        if device.launcher in (EXTERNAL, FOREIGN, SIMULATED):
             return nullcontext()
         return self._here if self._launchers[device.launcher].shares_host else self._elsewhere
 

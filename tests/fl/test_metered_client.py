@@ -40,7 +40,7 @@ def test_joules_of_a_fit_arrive_with_their_provenance(tmp_path: Path) -> None:
     clock = SystemClock()
 
     async def test() -> None:
-        with Profiler(_samplers(tmp_path, clock), clock) as profiler:
+        with Profiler(_samplers(tmp_path, clock, allow_charging=False), clock) as profiler:
             proxy = InProcessProxy("pc", instrument(Burning(tree), profiler))
             fit = await proxy.fit(FitIns(START, {"round": 1, "telemetry": "full"}), 20.0)
             evaluate = await proxy.evaluate(EvaluateIns(START, {"round": 1, "telemetry": "full"}), 20.0)

@@ -18,7 +18,7 @@ from fl.workload import Partition
 from harness.crew import Crew
 from harness.device import DeviceSpec
 from harness.launcher import DeviceCheck, JoinSpec
-from harness.launchers.foreign import ForeignLauncher
+from harness.launchers.external import ExternalLauncher
 from harness.relaunch import RelaunchPolicy
 from harness.sessions import STARTS_ELSEWHERE, Sessions, Trouble
 from harness.spec import Table
@@ -121,7 +121,7 @@ def make_crew(world: World, here: tuple[str, ...] = (), foreign: tuple[str, ...]
     launchers = {
         "here": world.launcher(here=True),
         "there": world.launcher(here=False),
-        "foreign": ForeignLauncher(world.folder),
+        "foreign": ExternalLauncher(world.folder),
     }
     sessions = Sessions(dict(launchers), JOIN, lambda: set(world.joined))
 
