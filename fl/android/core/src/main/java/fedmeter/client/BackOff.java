@@ -7,8 +7,8 @@ import java.util.Set;
 import java.util.logging.Logger;
 
 /**
- * Pauses that grow and are jittered, from nothing to a limit that doubles ("full jitter", M. Brooker, "Exponential Backoff
- * And Jitter", 2015), so that a fleet does not come back in one moment; bounded in sum.
+ * Pauses that grow and are jittered, from nothing to a limit that doubles ("full jitter", M. Brooker, "Exponential
+ * Backoff And Jitter", 2015), so that a fleet does not come back in one moment; bounded in sum.
  */
 final class BackOff {
     static final double FIRST_PAUSE_S = 0.2;

@@ -2,7 +2,9 @@ package fedmeter.client;
 
 import java.util.List;
 
-/** A model's head that is trained on features: in plain Java ({@link DenseHeadTrainer}) or by a runtime of the device. */
+/**
+ * A model's head that is trained on features: in plain Java ({@link DenseHeadTrainer}) or by a runtime of the device.
+ */
 public interface HeadTrainer {
     /** Copies of the weights, in the order in which they travel. */
     List<Tensor> weights();

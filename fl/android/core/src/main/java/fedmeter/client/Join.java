@@ -58,7 +58,8 @@ final class Join {
         Channel telling = ClientInterceptors.intercept(channel, MetadataUtils.newAttachHeadersInterceptor(told),
                 MetadataUtils.newCaptureMetadataInterceptor(headers, trailers));
         ClientCall<byte[], byte[]> call = telling.newCall(JOIN,
-                CallOptions.DEFAULT.withMaxInboundMessageSize(maxMessageBytes).withMaxOutboundMessageSize(maxMessageBytes));
+                CallOptions.DEFAULT.withMaxInboundMessageSize(maxMessageBytes)
+                        .withMaxOutboundMessageSize(maxMessageBytes));
         ClientCalls.asyncBidiStreamingCall(call, new Instructions());
     }
 

@@ -13,7 +13,8 @@ import java.util.logging.Logger;
 /** A client on a desktop JVM: trains a head on features that {@code python -m fl.workloads.export} wrote. */
 public final class Main {
     static final String USAGE = String.join(System.lineSeparator(),
-            "usage: java -jar fedmeter-client.jar --server HOST:PORT --features X.npy --labels Y.npy --classes N [options]",
+            "usage: java -jar fedmeter-client.jar --server HOST:PORT --features X.npy --labels Y.npy --classes N"
+                    + " [OPTION...]",
             "  --device ID             what the server calls this client",
             "  --workload NAME         what is told to the server (default: office31-mobilenetv2)",
             "  --shard I               tells the order of examples apart between clients (default: 0)",

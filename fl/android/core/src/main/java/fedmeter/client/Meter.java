@@ -8,9 +8,9 @@ import java.util.concurrent.ThreadLocalRandom;
 /**
  * Samples one power source from a thread of its own and integrates what it told between two moments.
  *
- * <p>Power is linear between samples. Stretches longer than three periods are bridged so, but count as not covered; with
- * less than half of a window covered its energy is missing, and the reading says why. The error (expanded, k = 2) is the
- * source's gain error, half a step of its resolution all the time, and for what happened between samples half of
+ * <p>Power is linear between samples. Stretches longer than three periods are bridged so, but count as not covered;
+ * with less than half of a window covered its energy is missing, and the reading says why. The error (expanded, k = 2)
+ * is the source's gain error, half a step of its resolution all the time, and for what happened between samples half of
  * |P2 - P1| dt of each stretch, which no monotone course of the power exceeds, or the whole area where it is bridged.
  */
 public final class Meter implements AutoCloseable {

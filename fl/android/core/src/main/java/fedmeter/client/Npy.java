@@ -10,8 +10,8 @@ import java.util.regex.Pattern;
 
 /**
  * Arrays as NPY 1.0 (numpy/lib/format.py, "Format Version 1.0"): magic, version, little-endian uint16 header length, an
- * ASCII dictionary, the data. Read as hostile: only plain headers, little-endian float32 and int64, C order, and no size
- * that the bytes at hand do not bear out.
+ * ASCII dictionary, the data. Read as hostile: only plain headers, little-endian float32 and int64, C order, and no
+ * size that the bytes at hand do not bear out.
  */
 final class Npy {
     static final int MAX_RANK = 8;

@@ -2,7 +2,9 @@ package fedmeter.client;
 
 import java.util.Arrays;
 
-/** The 0.95 quantile (nearest rank) of the last 1,024 values: bounded memory, and a device that throttles is noticed. */
+/**
+ * The 0.95 quantile (nearest rank) of the last 1,024 values: bounded memory, and a device that throttles is noticed.
+ */
 final class RecentQuantile {
     static final double QUANTILE = 0.95;
     static final int WINDOW = 1024;

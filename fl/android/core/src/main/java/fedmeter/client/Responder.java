@@ -22,7 +22,8 @@ import java.util.logging.Logger;
  * Answers the instructions of one connection, in order, from one thread: bytes in, bytes out, so that every transport
  * shares it. The Java twin of {@code fl/responder.py}, span for span:
  *
- * <pre>received | receive: decode | fit or evaluate | send: encode | handover | wait ... until the next instruction</pre>
+ * <pre>received | receive: decode | fit or evaluate | send: encode | handover | wait ... until the next
+ * instruction</pre>
  */
 final class Responder {
     private static final Logger LOG = Logger.getLogger("fedmeter");

@@ -74,7 +74,8 @@ public final class Security {
             }
             return tls.build();
         } catch (IOException broken) {
-            throw new FedmeterException.Precondition("the certificates cannot be used: " + broken.getMessage() + ".", "");
+            throw new FedmeterException.Precondition(
+                    "the certificates cannot be used: " + broken.getMessage() + ".", "");
         }
     }
 
@@ -122,7 +123,8 @@ public final class Security {
             return Files.readAllBytes(path);
         } catch (IOException unreadable) {
             throw new FedmeterException.Precondition(
-                    path + " cannot be read: " + unreadable.getMessage() + ".", "Make it with: python -m harness.run --init DIR");
+                    path + " cannot be read: " + unreadable.getMessage() + ".",
+                    "Make it with: python -m harness.run --init DIR");
         }
     }
 }

@@ -101,8 +101,8 @@ public final class Session {
     /**
      * Blocks until the server says goodbye.
      *
-     * <p>Throws Precondition where none answers in time, Refused where one does not want this client, Wire where it does
-     * not speak the protocol or sends more than is read, InterruptedException where this thread is told to stop.
+     * <p>Throws Precondition where none answers in time, Refused where one does not want this client, Wire where it
+     * does not speak the protocol or sends more than is read, InterruptedException where this thread is told to stop.
      */
     public void run() throws InterruptedException {
         BackOff backOff = new BackOff(maxWaitS, recorder.clock(), new Random(),
@@ -154,7 +154,10 @@ public final class Session {
         }
     }
 
-    /** Whether an attempt to connect succeeded or failed; a socket that takes a connection and says nothing does neither. */
+    /**
+     * Whether an attempt to connect succeeded or failed; a socket that takes a connection and says nothing does
+     * neither.
+     */
     private static boolean isAnswered(ManagedChannel channel) throws InterruptedException {
         long deadlineNs = System.nanoTime() + Math.round(CONNECT_S * 1e9);
         ConnectivityState state = channel.getState(true);
@@ -198,8 +201,8 @@ public final class Session {
     /** A message that is too large for one side will be so again: coming back would not help. */
     private void checkSize(Status ended, Join join) {
         if (ended.getCode() == Status.Code.RESOURCE_EXHAUSTED && join.hasHeaders()) {
-            throw new FedmeterException.Wire(address + ": a message was too large, of ours for the server or of its for "
-                    + "us, who read " + maxMessageBytes + " bytes: " + ended.getDescription() + ".");
+            throw new FedmeterException.Wire(address + ": a message was too large, of ours for the server or of its for"
+                    + " us, who read " + maxMessageBytes + " bytes: " + ended.getDescription() + ".");
         }
     }
 

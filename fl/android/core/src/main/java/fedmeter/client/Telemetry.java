@@ -24,7 +24,8 @@ final class Telemetry {
         if (!wantsAll(config)) {
             return Map.of();
         }
-        return Map.of("device.system", System.getProperty("os.name"), "device.release", System.getProperty("os.version"),
+        return Map.of("device.system", System.getProperty("os.name"),
+                "device.release", System.getProperty("os.version"),
                 "device.machine", System.getProperty("os.arch"), "device.java", System.getProperty("java.version"));
     }
 
@@ -85,7 +86,9 @@ final class Telemetry {
         return flat;
     }
 
-    /** What the numbers leave out, where the server asked for it: how training ended, and what kind of joules these are. */
+    /**
+     * What the numbers leave out, where the server asked for it: how training ended, and what kind of joules these are.
+     */
     static Map<String, Object> texts(String phase, Span span, Config config) {
         Map<String, Object> texts = new HashMap<>();
         if (!wantsAll(config)) {

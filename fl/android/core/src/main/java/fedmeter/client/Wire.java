@@ -109,7 +109,8 @@ final class Wire {
             return scalar.setBytes(UnsafeByteOperations.unsafeWrap((byte[]) value)).build();
         }
         throw new FedmeterException.Usage(
-                key + " is of a type that the Flower Protocol does not carry.", "Use Boolean, Long, Double, String, byte[].");
+                key + " is of a type that the Flower Protocol does not carry.",
+                "Use Boolean, Long, Double, String, byte[].");
     }
 
     /** Tensors, in the shapes of {@code model} where they came raw. Throws Wire, naming the tensor by its place. */
@@ -140,7 +141,8 @@ final class Wire {
             size *= length;
         }
         if (bytes.remaining() != (long) size * Float.BYTES) {
-            throw new FedmeterException.Wire(bytes.remaining() + " bytes; float32 of its shape needs " + 4L * size + ".");
+            throw new FedmeterException.Wire(bytes.remaining() + " bytes; float32 of its shape needs "
+                    + 4L * size + ".");
         }
         float[] values = new float[size];
         bytes.order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer().get(values);
