@@ -2,8 +2,8 @@
 
     python -m fl.workloads.export --workload office31-mobilenetv2 --shards 4 -o shards
 
-writes `features-I.npy` (float32[n, width]) and `labels-I.npy` (int64[n]) of each shard I, the same examples that a client
-`--shard I --shards 4` of fl.client trains on.
+writes `features-I.npy` (float32[n, width]) and `labels-I.npy` (int64[n]) of each shard I: the same examples that
+`python -m fl.client --shard I --shards 4` trains on.
 """
 
 from __future__ import annotations

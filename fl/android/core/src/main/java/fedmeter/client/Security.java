@@ -57,13 +57,17 @@ public final class Security {
         return new Security(authority, read(certificate), readSecret(key), told);
     }
 
-    /** Throws Precondition where a token would be sent in plain text over a network, or files that are not PEM. */
-    ChannelCredentials credentials(String address) {
+    /** Throws Precondition where a token would be sent in plain text over a network. */
+    void checkWay(String address) {
+        if (authority == null && token != null && !isLoopback(address)) {
+            throw new FedmeterException.Precondition(address + ": a token is not sent there without TLS.",
+                    "Give the client the server's ca.pem.");
+        }
+    }
+
+    /** As gRPC takes them; none is plain text. Throws Precondition for files that are not PEM. */
+    ChannelCredentials credentials() {
         if (authority == null) {
-            if (token != null && !isLoopback(address)) {
-                throw new FedmeterException.Precondition(address + ": a token is not sent there without TLS.",
-                        "Give the client the server's ca.pem.");
-            }
             return InsecureChannelCredentials.create();
         }
         try {
@@ -74,8 +78,30 @@ public final class Security {
             }
             return tls.build();
         } catch (IOException broken) {
-            throw new FedmeterException.Precondition(
-                    "the certificates cannot be used: " + broken.getMessage() + ".", "");
+            throw unusable(broken);
+        }
+    }
+
+    static FedmeterException.Precondition unusable(Exception broken) {
+        return new FedmeterException.Precondition(
+                "the certificates cannot be used: " + broken.getMessage() + ".", "Are they PEM files?");
+    }
+
+    /** The files themselves, where there is to be TLS. */
+    Optional<Pems> pems() {
+        return authority == null ? Optional.empty() : Optional.of(new Pems(authority, certificate, key));
+    }
+
+    /** PEM; certificate and key are null where the client has none to show. */
+    static final class Pems {
+        final byte[] authority;
+        final byte[] certificate;
+        final byte[] key;
+
+        private Pems(byte[] authority, byte[] certificate, byte[] key) {
+            this.authority = authority;
+            this.certificate = certificate;
+            this.key = key;
         }
     }
 

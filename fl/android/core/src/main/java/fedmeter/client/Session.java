@@ -1,7 +1,6 @@
 package fedmeter.client;
 
 import io.grpc.ConnectivityState;
-import io.grpc.Grpc;
 import io.grpc.ManagedChannel;
 import io.grpc.Metadata;
 import io.grpc.Status;
@@ -41,6 +40,7 @@ public final class Session {
     private final String tensorType;
     private final int maxMessageBytes;
     private final double maxWaitS;
+    private final Channels channels;
     private final Metadata told;
     private OptionalDouble heartbeatS = OptionalDouble.empty();
 
@@ -52,6 +52,7 @@ public final class Session {
         String tensorType = Wire.NPY;
         int maxMessageBytes = MAX_MESSAGE_BYTES;
         double maxWaitS = MAX_WAIT_S;
+        Channels channels = Channels.GRPC;
 
         public Options(String address) {
             this.address = address;
@@ -79,6 +80,12 @@ public final class Session {
             return this;
         }
 
+        /** What connects. */
+        public Options channels(Channels channels) {
+            this.channels = channels;
+            return this;
+        }
+
         /** Seconds without any server, at the start and after each broken connection. */
         public Options maxWaitS(double seconds) {
             this.maxWaitS = seconds;
@@ -95,6 +102,7 @@ public final class Session {
         this.maxWaitS = options.maxWaitS;
         this.client = client;
         this.recorder = recorder;
+        this.channels = options.channels;
         this.told = metadata();
     }
 
@@ -105,6 +113,7 @@ public final class Session {
      * does not speak the protocol or sends more than is read, InterruptedException where this thread is told to stop.
      */
     public void run() throws InterruptedException {
+        security.checkWay(address);
         BackOff backOff = new BackOff(maxWaitS, recorder.clock(), new Random(),
                 seconds -> Thread.sleep(Math.round(seconds * 1e3)));
         while (true) {
@@ -241,7 +250,7 @@ public final class Session {
     private ManagedChannel channel() {
         double pingS = heartbeatS.isPresent() ? heartbeatS.getAsDouble() / 3 : STRANGERS_PING_S;
         double pongS = heartbeatS.isPresent() ? heartbeatS.getAsDouble() * 2 / 3 : STRANGERS_PONG_S;
-        return Grpc.newChannelBuilder(address, security.credentials(address))
+        return channels.builder(address, security)
                 .keepAliveTime(Math.round(pingS * 1e3), TimeUnit.MILLISECONDS)
                 .keepAliveTimeout(Math.round(pongS * 1e3), TimeUnit.MILLISECONDS)
                 .maxInboundMetadataSize(MAX_METADATA_BYTES)

@@ -77,6 +77,7 @@ public final class Main {
         Map<String, Object> properties = Map.of("workload", options.getOrDefault("--workload", "office31-mobilenetv2"),
                 "shard", shard, "examples", examples.size());
         Session.Options how = new Session.Options(text("--server")).device(device).security(security(device))
+                .channels(new DesktopChannels())
                 .rawTensors(isRaw()).maxWaitS(seconds("--max-wait", Session.MAX_WAIT_S))
                 .maxMessageBytes(whole("--max-message-bytes", String.valueOf(Session.MAX_MESSAGE_BYTES)));
         return new Session(how, new HeadClient(head, examples, shard, properties),
