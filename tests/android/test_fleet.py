@@ -177,17 +177,17 @@ def test_a_cutoff_ends_a_fit_in_time_and_is_told(java: Built, shards: Path, clie
             await server.wait_for({"java"}, START_S)
             [proxy] = server.proxies()
             long = {**FULL, "epochs": 1_000_000, "batch_size": 16}
-            for cutoff_s in (0.5, 0.0001):
+            for cutoff_s in (0.5, 1e-9):
                 answer = await proxy.fit(FitIns(start(), {**long, "cutoff_s": cutoff_s}), 60.0)
                 metrics = answer.result.metrics
                 assert metrics["fit.stopped_by"] == "cutoff"
                 assert metrics["fit.stopped_by_cutoff"] == 1
                 done = int(metrics["fit.steps_done"])
                 assert metrics["fit.steps_planned"] == 1_000_000 * -(-answer.result.num_examples // 16)
-                assert done == 1 if cutoff_s < 0.001 else done > 10
+                assert done == 1 if cutoff_s < 0.1 else done > 10
                 [fit] = [span for span in answer.spans if span.name == "fit"]
                 assert fit.attributes["cutoff_s"] == cutoff_s
-                assert len(fit.steps_s) == min(done, len(fit.steps_s)) <= 10_000
+                assert 1 <= len(fit.steps_s) <= min(done, 10_000)
             await server.farewell()
         assert (await asyncio.to_thread(clients[0].wait))[0] == 0
 

@@ -14,6 +14,10 @@ public final class Recorder {
     /** As many as a record holds (profiler/records.py). */
     static final int MAX_STORED_STEPS = 10_000;
 
+    /** Missing is told with its reason, in the words of profiler/span.py, and never 0. */
+    private static final Reading UNKNOWN = Reading.newBuilder().setRail("total").setScope("device")
+            .setProvenance("missing").setReason("no sensor was given to this profiler").build();
+
     private final Clock clock;
     private final Optional<Meter> meter;
     private final ProcessUse use = new ProcessUse(Path.of("/proc/self"));
@@ -21,7 +25,7 @@ public final class Recorder {
     private final String prefix;
     private long made;
 
-    /** Without a meter energy is not known and nothing is said of it. */
+    /** Without a meter energy is missing, and says so. */
     public Recorder(String device, Clock clock, Optional<Meter> meter) {
         this.clock = clock;
         this.meter = meter;
@@ -89,10 +93,12 @@ public final class Recorder {
             long endNs = clock.nanos();
             meter.ifPresent(Meter::sample);
             span.setDurationS((endNs - startNs) / 1e9).setResources(resources());
-            meter.ifPresent(there -> {
-                Reading reading = there.between(startNs, endNs);
+            if (meter.isPresent()) {
+                Reading reading = meter.get().between(startNs, endNs);
                 span.setTotal(reading).addEnergies(reading.toBuilder().clearTotalOf());
-            });
+            } else {
+                span.setTotal(UNKNOWN);
+            }
             spool.add(span.build());
         }
 
