@@ -10,7 +10,8 @@ import pytest
 
 from tests.android.java_client import Built
 
-CORE = Path(__file__).resolve().parents[2] / "fl" / "android" / "core"
+ROOT = Path(__file__).resolve().parents[2]
+CORE, BUILD = ROOT / "fl" / "android" / "core", ROOT / "build" / "android"
 
 
 @pytest.fixture(scope="session")
@@ -21,5 +22,7 @@ def java() -> Built:
     missing = subprocess.run(["make", "-s", "-C", str(CORE), "missing"], capture_output=True, text=True, timeout=30)
     if missing.returncode:
         pytest.skip(f"the Java client is not built: {missing.stderr.splitlines()[0]}")
-    subprocess.run(["make", "-s", "-C", str(CORE), "jar", "build/test-classes"], check=True, timeout=150)
-    return Built(CORE / "build" / "fedmeter-client.jar", CORE / "build" / "test-classes")
+    subprocess.run(
+        ["make", "-s", "-C", str(CORE), f"BUILD={BUILD}", "jar", f"{BUILD}/test-classes"], check=True, timeout=150
+    )
+    return Built(BUILD / "fedmeter-client.jar", BUILD / "test-classes")
