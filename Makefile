@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROJECT_FILES := pyproject.toml constraints.txt
 
-.PHONY: demo test interop check bench soak wheel coverage proto clean
+.PHONY: demo test interop check bench soak wheel coverage proto android-test clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: $(PROJECT_FILES)
@@ -59,6 +59,11 @@ coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m "not serial" --cov
 	$(BIN)/python -m pytest -m serial --cov --cov-append
 	$(BIN)/python -m coverage report
+
+# The Java client's core: a JDK and Debian's packages, which it names where one is missing. JUnit, then a fleet with both.
+android-test: $(VENV)/.dev
+	$(MAKE) -C fl/android/core missing test
+	$(BIN)/python -m pytest tests/android
 
 # Generated code is committed. grpcio-tools 1.68.1 makes code that loads with protobuf 5.28 to 7.
 proto:

@@ -1,0 +1,162 @@
+package fedmeter.client;
+
+import fedmeter.measurement.MeasurementOuterClass.Reading;
+import java.util.ArrayDeque;
+import java.util.Iterator;
+import java.util.concurrent.ThreadLocalRandom;
+
+/**
+ * Samples one power source from a thread of its own and integrates what it told between two moments.
+ *
+ * <p>Power is linear between samples. Stretches longer than three periods are bridged so, but count as not covered;
+ * with less than half of a window covered its energy is missing, and the reading says why. The error (expanded, k = 2)
+ * is the source's gain error, half a step of its resolution all the time, and for what happened between samples half of
+ * |P2 - P1| dt of each stretch, which no monotone course of the power exceeds, or the whole area where it is bridged.
+ */
+public final class Meter implements AutoCloseable {
+    private static final double GAP_PERIODS = 3.0;
+    private static final double MIN_COVERAGE = 0.5;
+    private static final int MAX_SAMPLES = 100_000; // 28 hours at 1 Hz
+    private static final double JITTER = 0.2; // of a period, against aliasing
+
+    private final PowerSource source;
+    private final Clock clock;
+    private final ArrayDeque<Sample> samples = new ArrayDeque<>();
+    private final Thread thread;
+    private volatile boolean isClosed;
+    private String lastTrouble = "";
+
+    private static final class Sample {
+        private final long atNs;
+        private final double powerW;
+
+        private Sample(long atNs, double powerW) {
+            this.atNs = atNs;
+            this.powerW = powerW;
+        }
+    }
+
+    /** Nothing is sampled by itself before {@link #start}. */
+    public Meter(PowerSource source, Clock clock) {
+        this.source = source;
+        this.clock = clock;
+        this.thread = new Thread(this::run, "fedmeter-meter");
+        this.thread.setDaemon(true);
+    }
+
+    public Meter start() {
+        thread.start();
+        return this;
+    }
+
+    @Override
+    public void close() {
+        isClosed = true;
+        thread.interrupt();
+    }
+
+    private void run() {
+        while (!isClosed) {
+            sample();
+            double jitter = 1 + JITTER * (ThreadLocalRandom.current().nextDouble() - 0.5);
+            try {
+                Thread.sleep(Math.max(1, Math.round(source.minPeriodS() * jitter * 1e3)));
+            } catch (InterruptedException closing) {
+                return;
+            }
+        }
+    }
+
+    /** Asks the source once. Spans do so at their edges, since a window needs samples at both. */
+    public synchronized void sample() {
+        try {
+            double powerW = source.powerW();
+            if (!(powerW >= 0 && powerW < Double.POSITIVE_INFINITY)) {
+                lastTrouble = "the source told " + powerW + " W";
+                return;
+            }
+            samples.addLast(new Sample(clock.nanos(), powerW));
+            if (samples.size() > MAX_SAMPLES) {
+                samples.removeFirst();
+            }
+        } catch (PowerSource.UnavailableException why) {
+            lastTrouble = why.getMessage();
+        }
+    }
+
+    /** What was drawn between two moments, not earlier than the oldest sample kept. */
+    public synchronized Reading between(long beginNs, long endNs) {
+        Sum sum = new Sum(GAP_PERIODS * source.minPeriodS());
+        Iterator<Sample> all = samples.iterator();
+        Sample before = null;
+        while (all.hasNext()) {
+            Sample after = all.next();
+            sum.countIf(after.atNs >= beginNs && after.atNs <= endNs);
+            if (before != null) {
+                sum.add(before, after, beginNs, endNs);
+            }
+            before = after;
+        }
+        return reading(sum, (endNs - beginNs) / 1e9);
+    }
+
+    private Reading reading(Sum sum, double durationS) {
+        double coverage = durationS > 0 ? Math.min(1, sum.coveredS / durationS) : 0;
+        Reading.Builder reading = Reading.newBuilder().setRail(source.rail()).setScope(source.scope())
+                .setNSamples(sum.n).setCoverage(coverage).setMaxGapS(sum.maxGapS)
+                .setEffectiveHz(durationS > 0 ? Math.max(0, sum.n - 1) / durationS : 0);
+        if (coverage < MIN_COVERAGE) {
+            String why = Math.round(coverage * 100) + " % of the span was covered by samples";
+            return reading.setProvenance("missing").setReason(lastTrouble.isEmpty() ? why : why + "; " + lastTrouble)
+                    .build();
+        }
+        // what neither sample nor bridge covers drew something too: it is doubt at the mean power of the rest
+        double uncoveredJ = sum.energyJ / sum.seenS * Math.max(0, durationS - sum.seenS);
+        double errJ = source.gainErr() * sum.energyJ + source.resolutionW() / 2 * durationS + sum.doubtJ + uncoveredJ;
+        return reading.setProvenance("integrated").setEnergyJ(sum.energyJ + uncoveredJ).setEnergyErrJ(errJ)
+                .addTotalOf(source.rail()).build();
+    }
+
+    /** What adds up over the stretches between samples. */
+    private static final class Sum {
+        private final double gapS;
+        private double energyJ;
+        private double doubtJ;
+        private double coveredS;
+        private double seenS;
+        private double maxGapS;
+        private int n;
+
+        private Sum(double gapS) {
+            this.gapS = gapS;
+        }
+
+        private void countIf(boolean isInside) {
+            n += isInside ? 1 : 0;
+        }
+
+        private void add(Sample before, Sample after, long beginNs, long endNs) {
+            long lowNs = Math.max(before.atNs, beginNs);
+            long highNs = Math.min(after.atNs, endNs);
+            if (highNs <= lowNs) {
+                return;
+            }
+            double stretchS = (after.atNs - before.atNs) / 1e9;
+            double partS = (highNs - lowNs) / 1e9;
+            double lowW = powerAt(before, after, lowNs);
+            double highW = powerAt(before, after, highNs);
+            double areaJ = (lowW + highW) / 2 * partS;
+            boolean isBridged = stretchS > gapS;
+            energyJ += areaJ;
+            doubtJ += isBridged ? areaJ : Math.abs(highW - lowW) / 2 * partS;
+            coveredS += isBridged ? 0 : partS;
+            seenS += partS;
+            maxGapS = Math.max(maxGapS, stretchS);
+        }
+
+        private static double powerAt(Sample before, Sample after, long atNs) {
+            double share = (double) (atNs - before.atNs) / (after.atNs - before.atNs);
+            return before.powerW + share * (after.powerW - before.powerW);
+        }
+    }
+}
