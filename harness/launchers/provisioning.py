@@ -30,6 +30,7 @@ MAX_WHEEL_BYTES = 1024 * 1024 * 1024
 LOOK_TIMEOUT_S, INSTALL_TIMEOUT_S = 60.0, 1800.0
 _EXCHANGES = 5
 _CHUNK_BYTES = 1024 * 1024
+_LEFT_OUT = frozenset({"__pycache__", "android"})  # the Java client is no client in Python's
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # of all files, so that the same packages give the same wheel
 
 
@@ -156,7 +157,7 @@ def _sources(package: str) -> Iterator[tuple[str, bytes]]:
     for location in (spec and spec.submodule_search_locations) or ():
         folder = Path(location)
         for path in folder.rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
+            if path.is_file() and _LEFT_OUT.isdisjoint(path.parts):
                 yield path.relative_to(folder).as_posix(), path.read_bytes()
 
 
