@@ -1,0 +1,110 @@
+"""fedmeter inside Flower's apps: the mod and the strategy, with the oldest Flower that has them and the newest."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.load import load
+from analysis.pareto import main as pareto
+from analysis.report import main as report
+from profiler.records import Row, read_lines
+from tests.fixtures.environments import ROOT, NotInstalled, is_ready, python_with
+from tests.interop.flower import SCRIPTS
+
+APP = Path(__file__).parent / "app"
+VERSIONS = ("1.24.0", "1.42.0")
+BESIDE = ("psutil", "pyarrow", "tabulate", "tqdm")  # what harness.Recording needs beside Flower
+CUTOFF_S = 0.2
+
+
+def app_python(version: str) -> Path:
+    """The interpreter of that Flower; `make test` installs none, and skips where there is none."""
+    requirement = f"flwr=={version}"
+    if not is_ready(requirement, BESIDE) and os.environ.get("FEDMETER_INTEROP") != "full":
+        pytest.skip(f"{requirement} is not installed: make interop")
+    try:
+        return python_with(requirement, BESIDE)
+    except NotInstalled as error:
+        pytest.skip(str(error))
+
+
+def environment(home: Path) -> dict[str, str]:
+    offline = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **offline, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, APP)))}
+
+
+def run_in_process(version: str, root: Path, cutoff_s: float) -> dict[str, Any]:
+    command = [str(app_python(version)), str(SCRIPTS / "app_in_process.py"), str(root / "results"), str(cutoff_s)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment(root), check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(done.stdout))
+
+
+def rows(root: Path, **wanted: object) -> list[Row]:
+    [path] = (root / "results").glob("*/records/harness.jsonl")
+    return [row for row in read_lines(path) if all(row.get(key) == value for key, value in wanted.items())]
+
+
+@pytest.mark.timeout(700)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_rounds_of_a_strategy_become_results(version: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = run_in_process(version, tmp_path, 0.0)
+    results = load([tmp_path / "results"])
+    [task] = results.tasks.to_dict("records")
+    assert (task["strategy"], task["epochs"], task["batch_size"], task["lr"], task["clients"]) == (
+        "fedavg",
+        3,
+        400,
+        0.5,
+        3,
+    )
+    assert task["finished"]
+    rounds = rows(tmp_path, kind="round")
+    assert [(row["n_selected"], row["n_results"]) for row in rounds] == [(3, 3), (3, 2), (3, 3)]
+    assert all(row["accuracy"] > 0.6 for row in rounds)
+    [failure] = rows(tmp_path, kind="failure")
+    assert (failure["device"], failure["phase"], failure["round"]) == ("broken", "fit", 2)
+    assert "broken on purpose" in failure["reason"]
+    for number, metrics in told["train"].items():
+        assert metrics.keys() == {"train_loss", "fit.energy_j", "fit.duration_s"}, "ours are in no average"
+        fits = rows(tmp_path, kind="span", name="fit", round=int(number))
+        assert metrics["fit.duration_s"] == max(row["duration_s"] for row in fits)
+        assert metrics["fit.energy_j"] == pytest.approx(sum(row["energy_j"] for row in fits))
+        assert {row["steps_done"] for row in fits} == {30}
+    assert not [row for row in rows(tmp_path, kind="span") if row["name"] in ("download", "upload")]
+    assert pareto([str(tmp_path / "results")]) == 0
+    assert "E=3, C=3, tau=none" in capsys.readouterr().out
+    assert report([str(tmp_path / "results")]) == 0
+
+
+@pytest.mark.timeout(700)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_nodes_of_one_machine_share_its_joules(version: str, tmp_path: Path) -> None:
+    run_in_process(version, tmp_path, 0.0)
+    for row in rows(tmp_path, kind="span", name="fit"):
+        [rail] = [rail for rail in row["rails"] if rail["rail"] == row["energy_total_of"][0]]
+        assert row["energy_scope"] == "process"
+        assert "by CPU time" in row["energy_reason"]
+        assert row["energy_j"] <= rail["energy_j"], "what the rail saw is kept as it was"
+
+
+@pytest.mark.timeout(700)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_processor_keeps_its_cutoff(version: str, tmp_path: Path) -> None:
+    told = run_in_process(version, tmp_path, CUTOFF_S)
+    fits = rows(tmp_path, kind="span", name="fit")
+    slow = [row for row in fits if row["device"] == "slow"]
+    assert [row["stopped_by"] for row in slow] == ["cutoff"] * 3, "also before the server knows its processor"
+    assert all(row["cutoff_s"] == CUTOFF_S and 1 <= row["steps_done"] < row["steps_planned"] == 30 for row in slow)
+    assert {row["stopped_by"] for row in fits if row["device"] != "slow"} == {"completed"}
+    trained = [(name, config, ttl_s) for kind, name, config, ttl_s in told["seen"] if kind == "train"]
+    first, later = trained[:3], trained[3:]
+    assert all("cutoff_s" not in config and ttl_s > 40_000 for _, config, ttl_s in first)
+    assert {(config["cutoff_s"], ttl_s) for name, config, ttl_s in later if name == "slow"} == {(CUTOFF_S, 600.0)}
+    assert {config["cutoff_s"] for name, config, _ in later if name != "slow"} == {0.0}
