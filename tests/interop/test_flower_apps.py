@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,7 @@ from analysis.pareto import main as pareto
 from analysis.report import main as report
 from profiler.records import Row, read_lines
 from tests.fixtures.environments import ROOT, NotInstalled, is_ready, python_with
-from tests.interop.flower import SCRIPTS
+from tests.interop.flower import SCRIPTS, free_port, until_listening
 
 APP = Path(__file__).parent / "app"
 VERSIONS = ("1.24.0", "1.42.0")
@@ -108,3 +113,93 @@ def test_each_processor_keeps_its_cutoff(version: str, tmp_path: Path) -> None:
     assert all("cutoff_s" not in config and ttl_s > 40_000 for _, config, ttl_s in first)
     assert {(config["cutoff_s"], ttl_s) for name, config, ttl_s in later if name == "slow"} == {(CUTOFF_S, 600.0)}
     assert {config["cutoff_s"] for name, config, _ in later if name != "slow"} == {0.0}
+
+
+# --- SuperLink and SuperNodes ----------------------------------------------------------------------------------------
+
+TWO_LINES = {
+    "client_app.py": (
+        "app = ClientApp()",
+        "app = ClientApp(mods=[profiling_mod()])",
+        "from fl.flower import profiling_mod",
+    ),
+    "server_app.py": (
+        "strategy = FedAvg(fraction_evaluate=1.0)",
+        'strategy = ProfiledFedAvg(recorder=Recording(context.run_config["results"], workload="clouds", seed=0))',
+        "from fl.flower import ProfiledFedAvg\nfrom harness import Recording",
+    ),
+}
+
+
+def app_with_two_lines(folder: Path) -> Path:
+    """The app, with one line of each side changed, and what these import."""
+    app = Path(shutil.copytree(APP, folder / "app", ignore=shutil.ignore_patterns("__pycache__")))
+    for name, (old, new, imports) in TWO_LINES.items():
+        path = app / "clouds" / name
+        text = path.read_text()
+        assert text.count(old) == 1
+        docstring, _, rest = text.replace(old, new).partition("\n")
+        path.write_text(f"{docstring}\n{imports}\n{rest}")
+    return app
+
+
+@contextmanager
+def started(command: Sequence[object], log: Path, env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a session of its own, which ends with all that it started."""
+    with log.open("wb") as out:
+        process = subprocess.Popen([*map(str, command)], stdout=out, stderr=out, env=env, start_new_session=True)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def federation(binaries: Path, home: Path, nodes: Sequence[str]) -> Iterator[Mapping[str, str]]:
+    """A SuperLink and a SuperNode for each config, as of flwr 1.42, and the environment of `flwr run . test`."""
+    env = {**environment(home), "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    port = free_port()
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "test"\n\n[superlink.test]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+    )
+    link = [binaries / "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", port]
+    link.append("--disable-runtime-dependency-installation")
+    with ExitStack() as stack:
+        process = stack.enter_context(started(link, home / "superlink.log", env))
+        until_listening(port, process)
+        for n, config in enumerate(nodes):
+            node = [binaries / "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}"]
+            node += ["--port", free_port(), "--node-config", config]
+            stack.enter_context(started(node, home / f"node-{n}.log", env))
+        yield env
+
+
+@pytest.mark.serial
+@pytest.mark.timeout(300)
+def test_two_lines_make_an_app_on_supernodes_write_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if os.environ.get("FEDMETER_INTEROP") != "full":
+        pytest.skip("make interop")
+    binaries, results = app_python(VERSIONS[-1]).parent, tmp_path / "results"
+    nodes = [f'partition-id={n} device="pi-{n}" processor="arm"' for n in range(2)]
+    with federation(binaries, tmp_path, nodes) as env:
+        run_config = f'results="{results}"'
+        command = [binaries / "flwr", "run", ".", "test", "--run-config", run_config]
+        submitted = subprocess.run(
+            [*map(str, command)], cwd=app_with_two_lines(tmp_path), env=env, capture_output=True, text=True, timeout=120
+        )
+        assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+        until_s = time.monotonic() + 200
+        while not list(results.glob("*/end.json")):
+            logs = "\n".join(log.read_text()[-1500:] for log in tmp_path.glob("*.log"))
+            assert time.monotonic() < until_s, logs
+            time.sleep(0.2)
+    [task] = load([results]).tasks.to_dict("records")
+    assert (task["epochs"], task["batch_size"], task["lr"], task["clients"]) == (2, 16, 0.5, 2)
+    fits = rows(tmp_path, kind="span", name="fit")
+    assert {(row["device"], row["round"]) for row in fits} == {(f"pi-{n}", r) for n in range(2) for r in (1, 2)}
+    assert {row["energy_scope"] for row in fits} == {"process"}, "both nodes are on this machine"
+    assert pareto([str(results)]) == 0
+    assert "E=2, C=2, tau=none" in capsys.readouterr().out
+    assert report([str(results)]) == 0
