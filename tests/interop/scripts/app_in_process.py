@@ -1,7 +1,8 @@
-"""The app `clouds` with fedmeter in it, in one process: `ROOT CUTOFF_S`. Flower's classes, and a grid of ours.
+"""The app `clouds` with fedmeter in it, in one process, on a grid of ours: `ROOT CUTOFF_S`.
 
-Three nodes: `fast`, `slow`, whose every step takes 20 ms, and `broken`, which fails in its second round. All answer one
-after another, as soon as they are asked. What the strategy returned goes to stdout as JSON.
+Where ROOT is `-` the strategy is Flower's own FedAvg. Three nodes: `fast`, `slow`, whose every step takes 20 ms, and
+`broken`, which fails in its second round. Each answers as soon as it is asked, one after another. What the strategy
+returned goes to stdout as JSON.
 """
 
 import json
@@ -14,12 +15,13 @@ import numpy as np
 from clouds import client_app, server_app, task
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import FedAvg
 
 import harness
 from fl.flower import ProfiledFedAvg, profiling_mod
 from fl.steps import steps
 
-ROOT, CUTOFF_S = Path(sys.argv[1]), float(sys.argv[2])
+ROOT, CUTOFF_S = Path(sys.argv[1]) if sys.argv[1] != "-" else None, float(sys.argv[2])
 RUN_CONFIG = {"batch-size": 400, "local-epochs": 3}
 NODES = {11: "fast", 22: "slow", 33: "broken"}
 
@@ -85,12 +87,17 @@ except ImportError:  # before 1.42
 else:
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
 
+
+def strategy():
+    """FedAvg of Flower's own where there is no folder to write to."""
+    if ROOT is None:
+        return FedAvg(min_train_nodes=3)
+    recorder = harness.Recording(ROOT, workload="clouds", seed=0)
+    return ProfiledFedAvg(min_train_nodes=3, recorder=recorder, cutoffs={"slow-cpu": CUTOFF_S} if CUTOFF_S else None)
+
+
 grid = ImmediateGrid()
-result = ProfiledFedAvg(
-    min_train_nodes=3,
-    recorder=harness.Recording(ROOT, workload="clouds", seed=0),
-    cutoffs={"slow-cpu": CUTOFF_S} if CUTOFF_S else None,
-).start(
+result = strategy().start(
     grid=grid,
     initial_arrays=ArrayRecord([np.zeros(task.N_FEATURES)]),
     train_config=ConfigRecord({"lr": 0.5}),
