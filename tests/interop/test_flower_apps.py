@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from tests.fixtures.environments import ROOT, NotInstalled, is_ready, python_wit
 from tests.interop.flower import SCRIPTS, free_port, until_listening
 
 APP = Path(__file__).parent / "app"
-VERSIONS = ("1.24.0", "1.42.0")
+OLDEST, NEWEST = "1.24.0", "1.42.0"
+VERSIONS = (OLDEST, NEWEST)
 BESIDE = ("psutil", "pyarrow", "tabulate", "tqdm")  # what harness.Recording needs beside Flower
 CUTOFF_S = 0.2
 
@@ -166,45 +168,82 @@ def started(command: Sequence[object], log: Path, env: Mapping[str, str]) -> Ite
         process.wait()
 
 
+@dataclass(frozen=True)
+class Federation:
+    """Where a SuperLink listens: for nodes, and for `flwr run`; since 1.41 both are one port."""
+
+    fleet: str
+    control: str
+
+    @classmethod
+    def of(cls, version: str) -> Federation:
+        fleet = f"127.0.0.1:{free_port()}"
+        return cls(fleet, f"127.0.0.1:{free_port()}" if version == OLDEST else fleet)
+
+    def link(self) -> list[str]:
+        if self.control != self.fleet:
+            ports = ["--fleet-api-address", self.fleet, "--control-api-address", self.control]
+            return [*ports, "--serverappio-api-address", f"127.0.0.1:{free_port()}"]
+        host, port = self.fleet.split(":")
+        return ["--host", host, "--port", port, "--disable-runtime-dependency-installation"]
+
+    def node(self) -> list[str]:
+        if self.control != self.fleet:
+            return ["--superlink", self.fleet, "--clientappio-api-address", f"127.0.0.1:{free_port()}"]
+        return ["--superlink", self.fleet, "--port", str(free_port())]
+
+    def tell(self, home: Path, app: Path) -> None:
+        """For `flwr run . test`: in the app's own file, later in Flower's."""
+        where = f'address = "{self.control}"\ninsecure = true\n'
+        if self.control != self.fleet:
+            with (app / "pyproject.toml").open("a") as project:
+                project.write(f"\n[tool.flwr.federations.test]\n{where}")
+        else:
+            (home / "config.toml").write_text(f'[superlink]\ndefault = "test"\n\n[superlink.test]\n{where}')
+
+
 @contextmanager
-def federation(binaries: Path, home: Path, nodes: Sequence[str]) -> Iterator[Mapping[str, str]]:
-    """A SuperLink and a SuperNode for each config, as of flwr 1.42, and the environment of `flwr run . test`."""
+def running_federation(
+    here: Federation, binaries: Path, home: Path, nodes: Sequence[str]
+) -> Iterator[Mapping[str, str]]:
+    """A SuperLink and a SuperNode for each config; the environment for `flwr run`."""
     env = {**environment(home), "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    port = free_port()
-    (home / "config.toml").write_text(
-        f'[superlink]\ndefault = "test"\n\n[superlink.test]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
-    )
-    link = [binaries / "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", port]
-    link.append("--disable-runtime-dependency-installation")
     with ExitStack() as stack:
+        link = [binaries / "flower-superlink", "--insecure", *here.link()]
         process = stack.enter_context(started(link, home / "superlink.log", env))
-        until_listening(port, process)
+        until_listening(int(here.control.rpartition(":")[2]), process)
         for n, config in enumerate(nodes):
-            node = [binaries / "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}"]
-            node += ["--port", free_port(), "--node-config", config]
+            node = [binaries / "flower-supernode", "--insecure", *here.node(), "--node-config", config]
             stack.enter_context(started(node, home / f"node-{n}.log", env))
         yield env
 
 
+def run_to_the_end(binaries: Path, app: Path, env: Mapping[str, str], results: Path) -> None:
+    """Submit the app and wait until its results are whole."""
+    command = [str(binaries / "flwr"), "run", ".", "test", "--run-config", f'results="{results}"']
+    submitted = subprocess.run(command, cwd=app, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    until_s = time.monotonic() + 200
+    while not list(results.glob("*/end.json")):
+        logs = "\n".join(log.read_text()[-1500:] for log in results.parent.glob("*.log"))
+        assert time.monotonic() < until_s, logs
+        time.sleep(0.2)
+
+
 @pytest.mark.serial
-@pytest.mark.timeout(300)
-def test_two_lines_make_an_app_on_supernodes_write_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_two_lines_make_an_app_on_supernodes_write_results(
+    version: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     if os.environ.get("FEDMETER_INTEROP") != "full":
         pytest.skip("make interop")
-    binaries, results = app_python(VERSIONS[-1]).parent, tmp_path / "results"
+    binaries, results, app = app_python(version).parent, tmp_path / "results", app_with_two_lines(tmp_path)
     nodes = [f'partition-id={n} device="pi-{n}" processor="arm"' for n in range(2)]
-    with federation(binaries, tmp_path, nodes) as env:
-        run_config = f'results="{results}"'
-        command = [binaries / "flwr", "run", ".", "test", "--run-config", run_config]
-        submitted = subprocess.run(
-            [*map(str, command)], cwd=app_with_two_lines(tmp_path), env=env, capture_output=True, text=True, timeout=120
-        )
-        assert submitted.returncode == 0, submitted.stdout + submitted.stderr
-        until_s = time.monotonic() + 200
-        while not list(results.glob("*/end.json")):
-            logs = "\n".join(log.read_text()[-1500:] for log in tmp_path.glob("*.log"))
-            assert time.monotonic() < until_s, logs
-            time.sleep(0.2)
+    here = Federation.of(version)
+    here.tell(tmp_path, app)
+    with running_federation(here, binaries, tmp_path, nodes) as env:
+        run_to_the_end(binaries, app, env, results)
     [task] = load([results]).tasks.to_dict("records")
     assert (task["epochs"], task["batch_size"], task["lr"], task["clients"]) == (2, 16, 0.5, 2)
     fits = rows(tmp_path, kind="span", name="fit")
