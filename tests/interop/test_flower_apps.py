@@ -129,29 +129,40 @@ def test_each_processor_keeps_its_cutoff(version: str, tmp_path: Path) -> None:
 
 # --- SuperLink and SuperNodes ----------------------------------------------------------------------------------------
 
-TWO_LINES = {
-    "client_app.py": (
-        "app = ClientApp()",
-        "app = ClientApp(mods=[profiling_mod()])",
-        "from fl.flower import profiling_mod",
-    ),
-    "server_app.py": (
-        "strategy = FedAvg(fraction_evaluate=1.0)",
-        'strategy = ProfiledFedAvg(recorder=Recording(context.run_config["results"], workload="clouds", seed=0))',
-        "from fl.flower import ProfiledFedAvg\nfrom harness import Recording",
-    ),
-}
+CLIENT_LINE = (
+    "app = ClientApp()",
+    "app = ClientApp(mods=[profiling_mod()])",
+    "from fl.flower import profiling_mod",
+)
+SERVER_LINE = (
+    "strategy = FedAvg(fraction_evaluate=1.0)",
+    'strategy = ProfiledFedAvg(recorder=Recording(context.run_config["results"], workload="clouds", seed=0))',
+    "from fl.flower import ProfiledFedAvg\nfrom harness import Recording",
+)
+STEPS_LINE = ("    for x, y in loader:", "    for x, y in steps(loader):", "from fl.steps import steps")
+HUNG_LINE = (
+    '    [weights] = msg.content["arrays"].to_numpy_ndarrays()',
+    '    time.sleep(300 if (context.node_config["partition-id"], msg.content["config"]["round"]) == (1, 2) else 0)\n'
+    '    [weights] = msg.content["arrays"].to_numpy_ndarrays()',
+    "import time",
+)
+CUTOFF_LINE = (
+    SERVER_LINE[0],
+    SERVER_LINE[1][:-1] + ', fraction_evaluate=0.0, fit_timeout_s=1.0, cutoffs={"arm": 0.0005})',
+    SERVER_LINE[2],
+)
 
 
-def app_with_two_lines(folder: Path) -> Path:
-    """The app, with one line of each side changed, and what these import."""
+def app_with(folder: Path, changes: Mapping[str, Sequence[tuple[str, str, str]]]) -> Path:
+    """The app, with lines of its files changed: what was there, what is there now, and what that imports."""
     app = Path(shutil.copytree(APP, folder / "app", ignore=shutil.ignore_patterns("__pycache__")))
-    for name, (old, new, imports) in TWO_LINES.items():
+    for name, lines in changes.items():
         path = app / "clouds" / name
-        text = path.read_text()
-        assert text.count(old) == 1
-        docstring, _, rest = text.replace(old, new).partition("\n")
-        path.write_text(f"{docstring}\n{imports}\n{rest}")
+        docstring, _, text = path.read_text().partition("\n")
+        for old, new, imports in lines:
+            assert text.count(old) == 1
+            text = f"{imports}\n{text.replace(old, new)}"
+        path.write_text(f"{docstring}\n{text}")
     return app
 
 
@@ -230,20 +241,26 @@ def run_to_the_end(binaries: Path, app: Path, env: Mapping[str, str], results: P
         time.sleep(0.2)
 
 
+def run_on_supernodes(version: str, app: Path, home: Path) -> Path:
+    """On two SuperNodes, `pi-0` and `pi-1`, of one processor; the results."""
+    if os.environ.get("FEDMETER_INTEROP") != "full":
+        pytest.skip("make interop")
+    binaries, here = app_python(version).parent, Federation.of(version)
+    here.tell(home, app)
+    nodes = [f'partition-id={n} device="pi-{n}" processor="arm"' for n in range(2)]
+    with running_federation(here, binaries, home, nodes) as env:
+        run_to_the_end(binaries, app, env, home / "results")
+    return home / "results"
+
+
 @pytest.mark.serial
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_two_lines_make_an_app_on_supernodes_write_results(
     version: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if os.environ.get("FEDMETER_INTEROP") != "full":
-        pytest.skip("make interop")
-    binaries, results, app = app_python(version).parent, tmp_path / "results", app_with_two_lines(tmp_path)
-    nodes = [f'partition-id={n} device="pi-{n}" processor="arm"' for n in range(2)]
-    here = Federation.of(version)
-    here.tell(tmp_path, app)
-    with running_federation(here, binaries, tmp_path, nodes) as env:
-        run_to_the_end(binaries, app, env, results)
+    app = app_with(tmp_path, {"client_app.py": [CLIENT_LINE], "server_app.py": [SERVER_LINE]})
+    results = run_on_supernodes(version, app, tmp_path)
     [task] = load([results]).tasks.to_dict("records")
     assert (task["epochs"], task["batch_size"], task["lr"], task["clients"]) == (2, 16, 0.5, 2)
     fits = rows(tmp_path, kind="span", name="fit")
@@ -252,3 +269,23 @@ def test_two_lines_make_an_app_on_supernodes_write_results(
     assert pareto([str(results)]) == 0
     assert "E=2, C=2, tau=none" in capsys.readouterr().out
     assert report([str(results)]) == 0
+
+
+@pytest.mark.serial
+@pytest.mark.timeout(400)
+def test_supernodes_keep_cutoffs_and_one_that_hangs_is_given_up_by_name(tmp_path: Path) -> None:
+    changes = {"client_app.py": [CLIENT_LINE, HUNG_LINE], "server_app.py": [CUTOFF_LINE], "task.py": [STEPS_LINE]}
+    run_on_supernodes(NEWEST, app_with(tmp_path, changes), tmp_path)
+    fits = rows(tmp_path, kind="span", name="fit")
+    assert [(row["device"], row["round"]) for row in sorted(fits, key=lambda row: (row["round"], row["device"]))] == [
+        ("pi-0", 1),
+        ("pi-1", 1),
+        ("pi-0", 2),
+    ]
+    assert {row["stopped_by"] for row in fits} == {"cutoff"}
+    assert all(1 <= row["steps_done"] < row["steps_planned"] == 500 for row in fits)
+    [failure] = rows(tmp_path, kind="failure")
+    assert (failure["device"], failure["round"], failure["phase"]) == ("pi-1", 2, "fit")
+    assert "TTL" in failure["reason"] or "Unavailable" in failure["reason"]
+    [round_] = [row for row in rows(tmp_path, kind="round") if row["round"] == 2]
+    assert (round_["n_selected"], round_["n_results"], round_["n_failures"]) == (2, 1, 1)
