@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from analysis.load import load
@@ -30,19 +31,20 @@ BESIDE = ("psutil", "pyarrow", "tabulate", "tqdm")  # what harness.Recording nee
 CUTOFF_S = 0.2
 
 
-def app_python(version: str) -> Path:
+def app_python(version: str, beside: Sequence[str] = BESIDE) -> Path:
     """The interpreter of that Flower; `make test` installs none, and skips where there is none."""
     requirement = f"flwr=={version}"
-    if not is_ready(requirement, BESIDE) and os.environ.get("FEDMETER_INTEROP") != "full":
+    if not is_ready(requirement, beside) and os.environ.get("FEDMETER_INTEROP") != "full":
         pytest.skip(f"{requirement} is not installed: make interop")
     try:
-        return python_with(requirement, BESIDE)
+        return python_with(requirement, beside)
     except NotInstalled as error:
         pytest.skip(str(error))
 
 
 def environment(home: Path) -> dict[str, str]:
     offline = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    offline["RAY_USAGE_STATS_ENABLED"] = "0"
     return {**os.environ, **offline, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, APP)))}
 
 
@@ -127,6 +129,38 @@ def test_each_processor_keeps_its_cutoff(version: str, tmp_path: Path) -> None:
     assert {config["cutoff_s"] for name, config, _ in later if name != "slow"} == {0.0}
 
 
+REFUSED = """
+from flwr.serverapp.strategy import FedAvg, FedProx
+from fl.flower import ProfiledStrategy
+from profiler.errors import UsageError
+
+class Own(FedAvg):
+    def start(self, *arguments, **named):
+        return None
+
+for strategy, options in [(Own(), {}), (FedProx(), {"cutoffs": {"arm": -1.0}}), (FedProx(), {"fit_timeout_s": 0.0}),
+                          (FedProx(), {"telemetry": "all"}), (FedProx(), {"cutoffs": {"arm": 2.0}})]:
+    try:
+        ProfiledStrategy(strategy, **options)
+    except UsageError as error:
+        print(error)
+    else:
+        print("taken")
+"""
+
+
+@pytest.mark.timeout(700)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_any_strategy_is_taken_whose_loop_is_flowers(version: str, tmp_path: Path) -> None:
+    command = [str(app_python(version)), "-c", REFUSED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment(tmp_path), check=True)
+    own, cutoff, timeout, level, fine = done.stdout.splitlines()
+    assert own.startswith("Own has a loop of its own")
+    assert (cutoff.startswith("cutoff of 'arm' = -1.0"), timeout.startswith("fit_timeout_s = 0.0")) == (True, True)
+    assert level.startswith("telemetry = 'all'")
+    assert fine == "taken"
+
+
 # --- SuperLink and SuperNodes ----------------------------------------------------------------------------------------
 
 CLIENT_LINE = (
@@ -174,8 +208,12 @@ def started(command: Sequence[object], log: Path, env: Mapping[str, str]) -> Ite
     try:
         yield process
     finally:
+        below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        for child in below:  # some have a session of their own
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
         process.wait()
 
 
@@ -192,6 +230,7 @@ class Federation:
         return cls(fleet, f"127.0.0.1:{free_port()}" if version == OLDEST else fleet)
 
     def link(self) -> list[str]:
+        """Options of `flower-superlink`."""
         if self.control != self.fleet:
             ports = ["--fleet-api-address", self.fleet, "--control-api-address", self.control]
             return [*ports, "--serverappio-api-address", f"127.0.0.1:{free_port()}"]
@@ -199,6 +238,7 @@ class Federation:
         return ["--host", host, "--port", port, "--disable-runtime-dependency-installation"]
 
     def node(self) -> list[str]:
+        """Options of `flower-supernode`."""
         if self.control != self.fleet:
             return ["--superlink", self.fleet, "--clientappio-api-address", f"127.0.0.1:{free_port()}"]
         return ["--superlink", self.fleet, "--port", str(free_port())]
@@ -215,12 +255,12 @@ class Federation:
 
 @contextmanager
 def running_federation(
-    here: Federation, binaries: Path, home: Path, nodes: Sequence[str]
+    here: Federation, binaries: Path, home: Path, nodes: Sequence[str], *, is_simulated: bool = False
 ) -> Iterator[Mapping[str, str]]:
-    """A SuperLink and a SuperNode for each config; the environment for `flwr run`."""
+    """A SuperLink and a SuperNode for each config, or none in a simulation; the environment for `flwr run`."""
     env = {**environment(home), "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     with ExitStack() as stack:
-        link = [binaries / "flower-superlink", "--insecure", *here.link()]
+        link = [binaries / "flower-superlink", "--insecure", *here.link(), *(["--simulation"] if is_simulated else [])]
         process = stack.enter_context(started(link, home / "superlink.log", env))
         until_listening(int(here.control.rpartition(":")[2]), process)
         for n, config in enumerate(nodes):
@@ -229,9 +269,9 @@ def running_federation(
         yield env
 
 
-def run_to_the_end(binaries: Path, app: Path, env: Mapping[str, str], results: Path) -> None:
+def run_to_the_end(binaries: Path, app: Path, env: Mapping[str, str], results: Path, *options: str) -> None:
     """Submit the app and wait until its results are whole."""
-    command = [str(binaries / "flwr"), "run", ".", "test", "--run-config", f'results="{results}"']
+    command = [str(binaries / "flwr"), "run", ".", "test", "--run-config", f'results="{results}"', *options]
     submitted = subprocess.run(command, cwd=app, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     until_s = time.monotonic() + 200
@@ -289,3 +329,22 @@ def test_supernodes_keep_cutoffs_and_one_that_hangs_is_given_up_by_name(tmp_path
     assert "TTL" in failure["reason"] or "Unavailable" in failure["reason"]
     [round_] = [row for row in rows(tmp_path, kind="round") if row["round"] == 2]
     assert (round_["n_selected"], round_["n_results"], round_["n_failures"]) == (2, 1, 1)
+
+
+@pytest.mark.serial
+@pytest.mark.timeout(400)
+def test_flowers_simulation_writes_results(tmp_path: Path) -> None:
+    if os.environ.get("FEDMETER_INTEROP") != "full":
+        pytest.skip("make interop")
+    binaries, here = app_python(NEWEST, (*BESIDE, "ray==2.55.1")).parent, Federation.of(NEWEST)
+    app = app_with(tmp_path, {"client_app.py": [CLIENT_LINE], "server_app.py": [SERVER_LINE]})
+    here.tell(tmp_path, app)
+    options = ["--federation-config", "num-supernodes=3 client-resources-num-cpus=1"]
+    with running_federation(here, binaries, tmp_path, [], is_simulated=True) as env:
+        run_to_the_end(binaries, app, env, tmp_path / "results", *options)
+    fits = rows(tmp_path, kind="span", name="fit")
+    assert sorted(row["round"] for row in fits) == [1, 1, 1, 2, 2, 2]
+    assert len({row["device"] for row in fits}) == 3
+    assert {row["energy_scope"] for row in fits} == {"process"}
+    [task] = load([tmp_path / "results"]).tasks.to_dict("records")
+    assert (task["clients"], task["finished"]) == (3, True)
