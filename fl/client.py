@@ -25,6 +25,7 @@ import grpc
 from fl.freed_memory import give_back
 from fl.instrument import InstrumentedClient, instrument
 from fl.messages import ReconnectIns
+from fl.metering import best_samplers
 from fl.responder import Responder
 from fl.security import (
     DEVICE_KEY,
@@ -41,10 +42,7 @@ from fl.security import (
 from fl.spool_file import SpoolFile
 from fl.workload import PARTITIONS, Partition, load_workload, parse_option
 from profiler.clock import Clock, SystemClock
-from profiler.combined import combined
 from profiler.errors import DeviceError, FedmeterError, PreconditionError, UsageError
-from profiler.sampler import Sampler
-from profiler.sensor import ask, best, discover
 from profiler.span import Profiler
 
 JOIN = "/flwr.proto.FlowerService/Join"
@@ -392,7 +390,7 @@ def _run(arguments: argparse.Namespace) -> None:
     client = workload.client(arguments.shard, partition)
     limit_threads(arguments.threads)
     root = Path(arguments.sysfs_root)
-    samplers = _samplers(root, clock, arguments.allow_charging) if arguments.meter == "auto" else ()
+    samplers = best_samplers(root, clock, arguments.allow_charging) if arguments.meter == "auto" else ()
     profiler = Profiler(samplers, clock, id_prefix=f"{arguments.device}/{secrets.token_hex(4)}/")
     instrumented = instrument(client, profiler, root=root)
     if arguments.spool is not None:
@@ -420,17 +418,6 @@ def limit_threads(threads: int) -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(threads)
-
-
-def _samplers(root: Path, clock: Clock, allow_charging: bool) -> tuple[Sampler, ...]:
-    """The best sensor there is, said in one line; none is no reason not to train."""
-    used = best(ask(discover(root, clock, allow_charging=allow_charging)))
-    if not used:
-        _log.warning("no energy sensor is available: energy will be missing; see python -m profiler list")
-        return ()
-    chosen = combined(used)
-    _log.info("energy from %s: %s", chosen.sensor.name, getattr(chosen.outcome, "notes", ""))
-    return (Sampler(chosen.sensor, clock),)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,8 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from fl.metering import host_busy_s
 from harness.host import process_cpu_s
 from harness.recorder import Energy
 from profiler.clock import Clock
@@ -172,7 +171,7 @@ class HostMeter:
         known = [energy_j for energy_j in joules if energy_j is not None]
         tick = None
         if known and len(known) == len(joules):
-            tick = Tick(sample.t_ns, math.fsum(known), dict(self._cpu_s), _host_busy_s())
+            tick = Tick(sample.t_ns, math.fsum(known), dict(self._cpu_s), host_busy_s())
             self.latest_tick = tick
         if not self._history or sample.t_ns > self._history[-1][0].t_ns:
             self._history.append((sample, tick))
@@ -243,13 +242,6 @@ class HostView:
             if rail.name in self._available.total
         ]
         return total(readings, self._available.total, self._available.scope, rail=HOST)
-
-
-def _host_busy_s() -> float:
-    """CPU seconds that processes of this host have used. Time stolen by a hypervisor is not among them."""
-    times = psutil.cpu_times()
-    names = ("user", "nice", "system", "irq", "softirq")
-    return math.fsum(float(getattr(times, name, 0.0)) for name in names)
 
 
 def _probe_json(probe: Probe) -> dict[str, Any]:

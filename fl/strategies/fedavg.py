@@ -65,13 +65,10 @@ class FedAvg:
                 raise UsageError(f"{option} = {value}: it must be at least {least}.")
         for option in ("lr", "fit_timeout_s"):
             require_positive(option, getattr(self, option))
-        if self.telemetry not in TELEMETRY_LEVELS:
-            raise UsageError(f"telemetry = {self.telemetry!r}: it is one of {', '.join(TELEMETRY_LEVELS)}.")
+        require_telemetry(self.telemetry)
         if self.weigh_by not in WEIGHTS:
             raise UsageError(f"weigh_by = {self.weigh_by!r}: it is one of {', '.join(WEIGHTS)}.")
-        for processor, cutoff_s in self.cutoffs.items():
-            if not (math.isfinite(cutoff_s) and cutoff_s >= 0):
-                raise UsageError(f"cutoff of {processor!r} = {cutoff_s}: it is a finite number of seconds, 0 for none.")
+        require_cutoffs(self.cutoffs)
         _ = self._selection  # its own checks
 
     @cached_property
@@ -130,8 +127,7 @@ class FedAvg:
         return float(self.cutoffs.get(client.processor, 0.0))
 
     def _fit_deadline_s(self, client: ClientInfo) -> float:
-        cutoff_s = self._cutoff_s(client)
-        return max(self.fit_timeout_s, 3 * cutoff_s + 30.0) if cutoff_s else self.fit_timeout_s
+        return fit_deadline_s(self._cutoff_s(client), self.fit_timeout_s)
 
     def _fit_config(self, round_: int, client: ClientInfo) -> dict[str, Scalar]:
         return self._common_config(round_) | {
@@ -142,6 +138,22 @@ class FedAvg:
 
     def _common_config(self, round_: int) -> dict[str, Scalar]:
         return {"round": round_, "batch_size": self.batch_size, "seed": self.seed, "telemetry": self.telemetry}
+
+
+def fit_deadline_s(cutoff_s: float, fit_timeout_s: float) -> float:
+    """When the server gives up on a client with that cutoff (0: none): see `FedAvg`."""
+    return max(fit_timeout_s, 3 * cutoff_s + 30.0) if cutoff_s else fit_timeout_s
+
+
+def require_cutoffs(cutoffs: Mapping[str, float]) -> None:
+    for processor, cutoff_s in cutoffs.items():
+        if not (math.isfinite(cutoff_s) and cutoff_s >= 0):
+            raise UsageError(f"cutoff of {processor!r} = {cutoff_s}: it is a finite number of seconds, 0 for none.")
+
+
+def require_telemetry(level: str) -> None:
+    if level not in TELEMETRY_LEVELS:
+        raise UsageError(f"telemetry = {level!r}: it is one of {', '.join(TELEMETRY_LEVELS)}.")
 
 
 def require_positive(option: str, value: float) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fl.client import _samplers
 from fl.in_process import InProcessProxy
 from fl.instrument import instrument
 from fl.messages import Array, Config, EvaluateIns, FitIns, Parameters, Scalar
+from fl.metering import best_samplers
 from profiler.clock import SystemClock
 from profiler.quantities import Provenance
 from profiler.span import Profiler
@@ -40,7 +40,7 @@ def test_joules_of_a_fit_arrive_with_their_provenance(tmp_path: Path) -> None:
     clock = SystemClock()
 
     async def test() -> None:
-        with Profiler(_samplers(tmp_path, clock, allow_charging=False), clock) as profiler:
+        with Profiler(best_samplers(tmp_path, clock), clock) as profiler:
             proxy = InProcessProxy("pc", instrument(Burning(tree), profiler))
             fit = await proxy.fit(FitIns(START, {"round": 1, "telemetry": "full"}), 20.0)
             evaluate = await proxy.evaluate(EvaluateIns(START, {"round": 1, "telemetry": "full"}), 20.0)
