@@ -32,7 +32,8 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m "not serial"
 	$(BIN)/python -m pytest -m serial
 
-# Flower 1.8.0, 1.32.1 and 1.42.0 from the package index, each way, with TLS and without. Some minutes the first time.
+# Flower 1.8.0, 1.32.1 and 1.42.0 from the package index, each way, with TLS and without; its apps on 1.24.0 and 1.42.0, on
+# SuperNodes and in Ray. Some minutes the first time.
 interop: $(VENV)/.dev
 	FEDMETER_INTEROP=full $(BIN)/python -m pytest tests/interop
 

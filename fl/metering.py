@@ -1,13 +1,15 @@
-"""What a client meters itself with, where nobody else does."""
+"""What a client meters itself with, where nobody else does, and what tells how much of a host's work is its own."""
 
 from __future__ import annotations
 
 import logging
 import math
+from hashlib import blake2b
 from pathlib import Path
 
 import psutil
 
+from profiler import files
 from profiler.clock import Clock
 from profiler.combined import combined
 from profiler.sampler import Sampler
@@ -32,3 +34,12 @@ def host_busy_s() -> float:
     times = psutil.cpu_times()
     names = ("user", "nice", "system", "irq", "softirq")
     return math.fsum(float(getattr(times, name, 0.0)) for name in names)
+
+
+def machine_id(root: Path) -> str:
+    """The same for all clients of one machine and different elsewhere; empty where the kernel does not tell.
+
+    A digest of the kernel's boot id (random(4)): nobody learns the id itself.
+    """
+    boot = files.line(root / "proc/sys/kernel/random/boot_id")
+    return "" if boot is None else blake2b(boot.encode(), digest_size=8).hexdigest()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Mapping
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,7 @@ from flwr.app import ConfigRecord, MetricRecord
 from fl.flower import keys
 from fl.instrument import TELEMETRY_KEY, TELEMETRY_LEVELS, instrument
 from fl.messages import Array, Config, Scalar
-from fl.metering import best_samplers, host_busy_s
-from profiler import files
+from fl.metering import best_samplers, host_busy_s, machine_id
 from profiler.clock import Clock, SystemClock
 from profiler.span import Profiler
 
@@ -119,15 +117,6 @@ class _Call:
         if span is not None:
             span.set(**{keys.HOST_CPU_KEY: host_busy_s() - busy_s})
         return _numbers(self.reply.content) if self.reply.has_content() else {}
-
-
-def machine_id(root: Path) -> str:
-    """The same for all nodes of one machine and different elsewhere; empty where the kernel does not tell.
-
-    A digest of the kernel's boot id (random(4)): nobody learns the id itself.
-    """
-    boot = files.line(root / "proc/sys/kernel/random/boot_id")
-    return "" if boot is None else blake2b(boot.encode(), digest_size=8).hexdigest()
 
 
 def _config(

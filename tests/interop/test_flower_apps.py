@@ -122,6 +122,8 @@ def test_each_processor_keeps_its_cutoff(version: str, tmp_path: Path) -> None:
     assert [row["stopped_by"] for row in slow] == ["cutoff"] * 3, "also before the server knows its processor"
     assert all(row["cutoff_s"] == CUTOFF_S and 1 <= row["steps_done"] < row["steps_planned"] == 30 for row in slow)
     assert {row["stopped_by"] for row in fits if row["device"] != "slow"} == {"completed"}
+    samples = (tmp_path / "results").glob("*/samples/*/*.parquet")
+    assert {path.stem for path in samples} == {"fast", "slow", "broken"}
     trained = [(name, config, ttl_s) for kind, name, config, ttl_s in told["seen"] if kind == "train"]
     first, later = trained[:3], trained[3:]
     assert all("cutoff_s" not in config and ttl_s > 40_000 for _, config, ttl_s in first)

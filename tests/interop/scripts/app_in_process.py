@@ -92,8 +92,12 @@ def strategy():
     """FedAvg of Flower's own where there is no folder to write to."""
     if ROOT is None:
         return FedAvg(min_train_nodes=3)
-    recorder = harness.Recording(ROOT, workload="clouds", seed=0)
-    return ProfiledFedAvg(min_train_nodes=3, recorder=recorder, cutoffs={"slow-cpu": CUTOFF_S} if CUTOFF_S else None)
+    return ProfiledFedAvg(
+        min_train_nodes=3,
+        recorder=harness.Recording(ROOT, workload="clouds", seed=0),
+        cutoffs={"slow-cpu": CUTOFF_S} if CUTOFF_S else None,
+        telemetry="samples" if CUTOFF_S else "full",
+    )
 
 
 grid = ImmediateGrid()
