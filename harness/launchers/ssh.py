@@ -440,7 +440,6 @@ def _checked(connection: RemoteConnection, device: DeviceSpec) -> DeviceCheck:
     """What can be told of a device that is connected, without changing it. Raises PreconditionError."""
     options = SshOptions.of(device)
     wheel = wheel_of(options.wheel)
-    connection.open()
     place = provisioning.look(connection, options.folder, wheel.label, time.time)
     provisioning.check_place(connection, place)
     found = DeviceCheck(
