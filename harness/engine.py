@@ -463,9 +463,7 @@ class Engine:
         return {"kind": kind, "task": task.id, "attempt": attempt, "wall_time": self._clock.wall_time(), **columns}
 
     def _append(self, rows: Sequence[Row]) -> None:
-        self._store.append(rows)
-        for row in rows:
-            self.done.note(row)
+        self._store.append(rows, self.done.note)
         self._progress.recorded(rows)
 
 

@@ -13,7 +13,7 @@ import secrets
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,12 +127,16 @@ class Store:
         (folder / "end.json").unlink(missing_ok=True)
         return cls(folder)
 
-    def append(self, rows: Iterable[Row]) -> None:
-        """Each row as one line, in one write. Raises ValueError where a row is no record; then nothing is written."""
+    def append(self, rows: Sequence[Row], written: Callable[[Row], None] = lambda row: None) -> None:
+        """Each row as one line, in one write; `written` is told of each, also where the disk is full after it.
+
+        Raises ValueError where a row is no record; then nothing is written.
+        """
         lines = [encode_line(row) for row in rows]
         with self._to_disk():
-            for line in lines:
+            for row, line in zip(rows, lines, strict=True):
                 self._write_line(line)
+                written(row)
 
     def _write_line(self, line: bytes) -> None:
         """All of it or nothing: half a line would spoil the next."""

@@ -39,7 +39,7 @@ def shown(page: Page, id_: str, words: str) -> str:
 @pytest.mark.timeout(170)
 def test_a_run_is_followed_while_it_goes_on(page: Page, tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    bench.write(rounds=400, idle_s=0.2)
+    bench.write(rounds=400, idle_s=0.2, more="[relaunch]\nattempts = 0\n")  # who is gone stays gone
     with bench.running("--live", "127.0.0.1:0") as process:
         assert process.stderr is not None
         address = process.stderr.readline().removeprefix("live: ").strip()
