@@ -13,7 +13,6 @@ from pathlib import Path
 from analysis import cli
 from analysis.figures.drawing import Material
 from analysis.files import write_atomically
-from analysis.load import load
 from analysis.report_content import Report, document, report
 from analysis.report_page import page
 
@@ -28,9 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    results = load(arguments.results)
-    cli.say(*(f"note: {warning}" for warning in results.warnings))
-    made = report(Material(results, tuple(arguments.calibration)))
+    material = Material.of(arguments.results, arguments.calibration)
+    cli.say(*(f"note: {warning}" for warning in material.fits.warnings))
+    made = report(material)
     path = arguments.output or arguments.results[0] / "analysis" / "report.html"
     text = page(made, _title(made))
     write_atomically(path, text)

@@ -54,10 +54,10 @@ def report(material: Material) -> Report:
     results = material.results
     pictures, not_drawn = drawn(material, names())
     tasks = choice.finished(results)
-    learnt_cutoffs = cutoffs(*learnt(results))
+    learnt_cutoffs = cutoffs(*learnt(material.fits))
     return Report(
         summary=tuple(_summary(results, tasks)),
-        warnings=tuple(results.warnings),
+        warnings=tuple(material.fits.warnings),
         workloads=tuple(_workload(name, number, shown) for number, (name, shown) in enumerate(tasks.items())),
         cutoffs=_cutoffs(learnt_cutoffs),
         no_cutoffs=_no_cutoffs(learnt_cutoffs),

@@ -25,7 +25,19 @@ _UNIQUE = ("task", "attempt", "round", "device", "call", "name", "span_id")
 _TYPES = {column.name: column.type for column in (*KINDS["span"], *DERIVED_COLUMNS["span"])}
 _ALL_COLUMNS = ("run_id", *_TYPES)
 # Text that repeats: each is kept once.
-REPEATED = ("run_id", "task", "device", "processor", "call", "name", "clock", "status", "stopped_by", "provenance")
+REPEATED = (
+    "run_id",
+    "task",
+    "device",
+    "processor",
+    "call",
+    "name",
+    "clock",
+    "status",
+    "stopped_by",
+    "provenance",
+    "energy_scope",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,13 @@ FIT_CALLS = SpanSelection(
     max_calls=50_000,
 )
 """What fit windows need, beside the above."""
+PAGE_SPANS = SpanSelection(
+    (
+        *FIT_WORK.kept,
+        *("device", "processor", "call", "clock", "start_ns", "duration_s", "energy_j", "provenance", "energy_scope"),
+    )
+)
+"""What figures and the report need of all spans, beside the fits of `FIT_CALLS`."""
 
 
 def digest(row: Row) -> int:

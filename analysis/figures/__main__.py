@@ -12,7 +12,6 @@ from pathlib import Path
 
 from analysis import cli
 from analysis.figures.drawing import Material, drawn, names
-from analysis.load import load
 from profiler.errors import ResultsError
 
 
@@ -26,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(arguments: argparse.Namespace) -> int:
     chosen = [cli.choose("--only", name, names()) for name in arguments.only] or names()
-    results = load(arguments.results)
-    cli.say(*(f"note: {warning}" for warning in results.warnings))
-    pictures, absent = drawn(Material(results, tuple(arguments.calibration)), chosen)
+    material = Material.of(arguments.results, arguments.calibration)
+    cli.say(*(f"note: {warning}" for warning in material.fits.warnings))
+    pictures, absent = drawn(material, chosen)
     cli.say(*(f"note: {why}" for why in absent.values()))
     if not pictures:
         raise ResultsError("there is nothing to draw.", remedy="The notes above say why, figure by figure.")

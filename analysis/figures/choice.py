@@ -74,7 +74,10 @@ def median_round(rounds: list[Row]) -> int:
     return int(ordered[(len(ordered) - 1) // 2]["round"])
 
 
-def task_spans(results: Results, key: TaskKey) -> list[Row]:
-    """The spans of one task."""
+def task_spans(results: Results, key: TaskKey, **values: object) -> list[Row]:
+    """The spans of one task, of those alone that have these values in their columns."""
     spans = results.spans
-    return rows(spans[(spans["run_id"] == key[0]) & (spans["task"] == key[1])])
+    wanted = (spans["run_id"] == key[0]) & (spans["task"] == key[1])
+    for name, value in values.items():
+        wanted &= (spans[name] == value).fillna(False).astype(bool)
+    return rows(spans[wanted])

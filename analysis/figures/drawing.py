@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis.files import write_atomically
-from analysis.load import SIMULATED, Results
+from analysis.load import SIMULATED, Results, load
+from analysis.spans import FIT_CALLS, PAGE_SPANS
 from analysis.words import TIME_PROVENANCE
 from profiler.errors import ResultsError, nearest
 from profiler.quantities import Provenance
@@ -65,10 +66,24 @@ PHASE_STYLE: Mapping[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What figures are drawn from: loaded results, and files of `harness.calibrate`."""
+    """What figures are drawn from: loaded results, and files of `harness.calibrate`.
+
+    `calls` are the same results with the fits that cutoffs are learnt from, of very many a part; None where `results`
+    have them.
+    """
 
     results: Results
     calibrations: tuple[Path, ...] = ()
+    calls: Results | None = None
+
+    @property
+    def fits(self) -> Results:
+        return self.results if self.calls is None else self.calls
+
+    @classmethod
+    def of(cls, paths: Sequence[Path], calibrations: Sequence[Path]) -> Material:
+        """Load it, so that ten million spans fit into memory. Raises ResultsError as `analysis.load.load`."""
+        return cls(load(paths, PAGE_SPANS), tuple(calibrations), load(paths, FIT_CALLS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,11 +64,14 @@ def draw(material: Material) -> list[Picture]:
 
 
 def spans_by_task(results: Results) -> dict[choice.TaskKey, list[dict[str, Any]]]:
-    """The clients' own spans in rounds, only the columns that count here."""
+    """The energy of the clients' own spans in rounds: a row for each task, device and phase, one for those without."""
     spans = results.spans
     own = spans[spans["name"].isin(_PHASES) & spans["round"].notna() & spans["device"].notna()]
-    columns = ["run_id", "task", "device", "processor", "name", "energy_j", "provenance"]
-    return choice.rows_by_task(rows(own[columns]))
+    keys = ["run_id", "task", "device", "processor", "name", "provenance"]
+    known = own["energy_j"].notna()
+    summed = own[known].groupby(keys, observed=True, dropna=False)["energy_j"].sum().reset_index()
+    missing = own.loc[~known, [*keys, "energy_j"]].drop_duplicates()
+    return choice.rows_by_task([*rows(summed), *rows(missing)])
 
 
 def bars(tasks: Sequence[choice.Shown], spans: Mapping[choice.TaskKey, Sequence[Mapping[str, Any]]]) -> list[Bar]:

@@ -180,7 +180,7 @@ def _picture(material: Material, workload: str, panels: Sequence[tuple[choice.Sh
     with styled():
         figure = canvas(8.0, 0.6 + 2.9 * len(panels))
         for axes, (shown, traces) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
-            calls = _calls(choice.task_spans(material.results, shown.key))
+            calls = _calls(choice.task_spans(material.results, shown.key, name="call", clock="server"))
             _draw(axes, traces, calls)
             axes.set_title(f"{shortened(shown.label, 60)}: {_meter(material, shown)}")
         axes.set_xlabel("time since the meter's first sample of the task (s)")
@@ -198,7 +198,7 @@ def _meter(material: Material, shown: choice.Shown) -> str:
 
 
 def _calls(spans: Sequence[Row]) -> list[Row]:
-    return [row for row in spans if row["name"] == "call" and row["clock"] == "server" and row["start_ns"] is not None]
+    return [row for row in spans if row["start_ns"] is not None]
 
 
 def _draw(axes: Any, traces: Sequence[Trace], calls: Sequence[Row]) -> None:

@@ -67,7 +67,7 @@ def draw(material: Material) -> list[Picture]:
 def _panel(material: Material, shown: choice.Shown) -> _Panel | None:
     rounds = choice.rows_by_task(rows(material.results.rounds))[shown.key]
     number = choice.median_round(rounds)
-    spans = [row for row in choice.task_spans(material.results, shown.key) if row["round"] == number]
+    spans = choice.task_spans(material.results, shown.key, round=number)
     made = bars(spans)
     if not made:
         return None

@@ -35,7 +35,7 @@ class _Panel:
 
 def draw(material: Material) -> list[Picture]:
     """One picture for each of the largest E of a workload, batch size and clock."""
-    groups, models = learnt(material.results)
+    groups, models = learnt(material.fits)
     if not groups:
         raise nothing("cutoffs", "no fit without a cutoff is on record with its processor")
     largest = {(group.workload, group.batch_size, group.clock): group for group in sorted(groups)}
