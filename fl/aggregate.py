@@ -36,6 +36,7 @@ class WeightedMean:
         self._template = template.arrays
         self._processed_batch = processed_batch
         self._sums: list[npt.NDArray[np.float64]] = []
+        self._product = np.empty(min(_PIECE, max((array.size for array in self._template), default=0)))
         self._examples = 0
 
     def fold(self, device: str, update: FitRes) -> None:
@@ -47,7 +48,7 @@ class WeightedMean:
         if not self._sums:
             self._sums = [np.zeros(array.shape, dtype=np.float64) for array in self._template]
         for total, array in zip(self._sums, update.parameters.arrays, strict=True):
-            _add_weighted(total, array, weight)
+            _add_weighted(total, array, weight, self._product)
         self._examples += weight
 
     def result(self) -> Parameters | None:
@@ -58,10 +59,12 @@ class WeightedMean:
         return Parameters(tuple(_divided(total, self._examples, like.dtype) for total, like in pairs))
 
 
-def _add_weighted(total: npt.NDArray[np.float64], array: Array, weight: int) -> None:
-    """`total += weight * array` by pieces: a temporary of the whole tensor costs three times the CPU in page faults."""
+def _add_weighted(total: npt.NDArray[np.float64], array: Array, weight: int, product: npt.NDArray[np.float64]) -> None:
+    """`total += weight * array` by pieces that `product` has room for.
+
+    New temporaries, of whole tensors even, cost three times the CPU in page faults.
+    """
     flat, values = total.reshape(-1), array.reshape(-1)
-    product = np.empty(min(_PIECE, values.size), dtype=np.float64)
     for start in range(0, values.size, _PIECE):
         sums = flat[start : start + _PIECE]
         weighted = product[: sums.size]

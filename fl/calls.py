@@ -119,11 +119,7 @@ class SharedEncoding:
 
 def _key(ins: FitIns | EvaluateIns) -> Hashable:
     """What tells apart what is sent as different bytes: to Python 1, 1.0 and True are equal, 0.0 and -0.0 too."""
-    return type(ins), tuple((key, type(value), _told_apart(value)) for key, value in ins.config.items())
-
-
-def _told_apart(value: object) -> Hashable:
-    return value if isinstance(value, (int, str, bytes)) else repr(value)
+    return type(ins), repr(ins.config)
 
 
 def _encoded_anew(parameters: Parameters) -> bytes:
@@ -140,8 +136,9 @@ class _Received:
     own: Config
     spans: tuple[SpanRecord, ...]
     request_bytes: int
-    exchange: Exchange
     reply_bytes: int
+    sent_ns: int
+    received_ns: int
 
 
 class CallingProxy:
@@ -266,10 +263,8 @@ class CallingProxy:
         async with self._encoding.decoding:
             decode = partial(self._decode, ins if is_raw else None)
             reply, own, spans = await off_loop(n_bytes, decode, exchange.data)
-        exchange = Exchange(
-            b"", exchange.sent_ns, exchange.received_ns
-        )  # its data is kept by the arrays that lie in it, and by them alone
-        return _Received(reply, own, self._new(spans, own), len(request), exchange, n_bytes)
+        spans = self._new(spans, own)  # from here on its data is kept by the arrays that lie in it, and by them alone
+        return _Received(reply, own, spans, len(request), n_bytes, exchange.sent_ns, exchange.received_ns)
 
     def _new(self, spans: tuple[SpanRecord, ...], own: Config) -> tuple[SpanRecord, ...]:
         """Those that have not come before and are of this server's time. Earlier ones are kept apart."""
@@ -341,10 +336,10 @@ class CallingProxy:
         return samples
 
     def _timing(self, received: _Received) -> CallTiming:
-        exchange, own = received.exchange, received.own
+        own = received.own
         timing = CallTiming(
-            sent_ns=exchange.sent_ns,
-            received_ns=exchange.received_ns,
+            sent_ns=received.sent_ns,
+            received_ns=received.received_ns,
             request_bytes=received.request_bytes,
             reply_bytes=received.reply_bytes,
             telemetry_bytes=_telemetry_bytes(received),
@@ -356,8 +351,8 @@ class CallingProxy:
         if not 0 <= device_s <= timing.round_trip_s * (1 + MAX_DRIFT):
             _log.warning("%s: says it took %g s of a %g s call", self._info.device, device_s, timing.round_trip_s)
             return timing
-        low_ns, high_ns = self._offset.observe(exchange.sent_ns, arrived_ns, handed_ns, exchange.received_ns)
-        down_ns = arrived_ns - exchange.sent_ns
+        low_ns, high_ns = self._offset.observe(received.sent_ns, arrived_ns, handed_ns, received.received_ns)
+        down_ns = arrived_ns - received.sent_ns
         download_s, upload_s, how = split_communication(
             max(0.0, timing.round_trip_s - device_s),
             timing.request_bytes,
@@ -371,10 +366,7 @@ def _telemetry_bytes(received: _Received) -> int:
     """Of our own keys and the flat ones of a measurement, as entries of a map on the wire."""
     metrics: Config = getattr(received.reply, "metrics", {})
     flat = {key: value for key, value in metrics.items() if key.startswith(MEASURED_PREFIXES)}
-    large = {key: value for key in (RECORD_KEY, SAMPLES_KEY) if isinstance(value := received.own.get(key), bytes)}
-    told = {key: value for key, value in {**received.own, **flat}.items() if key not in large}
-    large_bytes = sum(len(key) + len(value) for key, value in large.items())
-    return large_bytes + (len(codec.encode_instruction(GetPropertiesIns(told))) if told else 0)
+    return codec.entries_bytes(received.own) + codec.entries_bytes(flat)
 
 
 async def _raw_message(ins: Instruction) -> bytes:

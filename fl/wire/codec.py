@@ -111,6 +111,35 @@ def _config(source: Mapping[str, pb.Scalar]) -> dict[str, Scalar]:
     return config
 
 
+def entries_bytes(config: Config) -> int:
+    """How many bytes these entries take on the wire, in a map of config or metrics; nothing is encoded."""
+    n_bytes = 0
+    for key, value in config.items():
+        scalar_bytes = 1 + _value_bytes(value)
+        n_bytes += _delimited_bytes(_delimited_bytes(len(key.encode())) + _delimited_bytes(scalar_bytes))
+    return n_bytes
+
+
+def _value_bytes(value: Scalar) -> int:
+    """Without its tag. sint64 is zigzag (protobuf.dev, "Encoding"): as many bits as the magnitude, and the sign."""
+    if isinstance(value, bool):
+        return 1
+    if isinstance(value, float):
+        return 8
+    if isinstance(value, int):
+        return _varint_bytes(value if value > MAX_INT64 else value << 1 if value >= 0 else ~value << 1 | 1)
+    return _delimited_bytes(len(value.encode() if isinstance(value, str) else value)) - 1
+
+
+def _delimited_bytes(n_bytes: int) -> int:
+    """With tag and length."""
+    return 1 + _varint_bytes(n_bytes) + n_bytes
+
+
+def _varint_bytes(value: int) -> int:
+    return max(1, (value.bit_length() + 6) // 7)
+
+
 # --- parameters ------------------------------------------------------------------------------------------------------
 
 

@@ -114,120 +114,128 @@ def _attribute_message(key: str, value: Attribute) -> pb.Attribute:
 
 
 def _read_span(message: pb.Span) -> SpanRecord:
-    where = f"span {message.span_id!r:.80}"
+    try:
+        return _checked_span(message)
+    except WireError as error:
+        raise WireError(f"span {message.span_id!r:.80}: {error}") from None
+
+
+def _checked_span(message: pb.Span) -> SpanRecord:
     if len(message.energies) > MAX_RAILS or len(message.steps_s) > MAX_STORED_STEPS:
-        raise WireError(f"{where}: {len(message.energies)} rails and {len(message.steps_s)} steps are too many.")
+        raise WireError(f"{len(message.energies)} rails and {len(message.steps_s)} steps are too many.")
     if not message.span_id or not message.name:
-        raise WireError(f"{where}: a span needs span_id and name.")
+        raise WireError("a span needs span_id and name.")
     if message.warmup_steps > len(message.steps_s):
-        raise WireError(f"{where}: {message.warmup_steps} warm-up steps of {len(message.steps_s)} steps.")
+        raise WireError(f"{message.warmup_steps} warm-up steps of {len(message.steps_s)} steps.")
     return SpanRecord(
-        span_id=checked_text(where, "span_id", message.span_id),
-        name=checked_text(where, "name", message.name),
+        span_id=checked_text("span_id", message.span_id),
+        name=checked_text("name", message.name),
         start_ns=message.start_ns,
-        duration_s=_not_negative(where, "duration_s", message.duration_s),
-        status=_status(where, message.status),
-        parent_id=checked_text(where, "parent_id", message.parent_id) if message.HasField("parent_id") else None,
-        total=_read_reading(where, message.total) if message.HasField("total") else None,
-        energies=tuple([_read_reading(where, reading) for reading in message.energies]),
-        resources=_read_resources(where, message.resources),
-        steps_s=tuple([_not_negative(where, "steps_s", step_s) for step_s in message.steps_s]),
+        duration_s=_not_negative("duration_s", message.duration_s),
+        status=_status(message.status),
+        parent_id=checked_text("parent_id", message.parent_id) if message.HasField("parent_id") else None,
+        total=_read_reading(message.total) if message.HasField("total") else None,
+        energies=tuple([_read_reading(reading) for reading in message.energies]),
+        resources=_read_resources(message.resources) if message.HasField("resources") else _NO_RESOURCES,
+        steps_s=tuple([_not_negative("steps_s", step_s) for step_s in message.steps_s]),
         warmup_steps=message.warmup_steps,
-        attributes=_read_attributes(where, message.attributes),
+        attributes=_read_attributes(message.attributes),
     )
 
 
-def _read_reading(where: str, message: pb.Reading) -> EnergyReading:
-    where = f"{where}, rail {message.rail!r:.80}"
-    if len(message.total_of) > MAX_RAILS or message.n_samples < 0:
-        raise WireError(f"{where}: {len(message.total_of)} parts and {message.n_samples} samples make no reading.")
-    coverage = _not_negative(where, "coverage", message.coverage)
-    if coverage > 1:
-        raise WireError(f"{where}: coverage = {coverage} is no part of a whole.")
+def _read_reading(message: pb.Reading) -> EnergyReading:
     try:
-        return EnergyReading(
-            rail=checked_text(where, "rail", message.rail),
-            energy_j=message.energy_j if message.HasField("energy_j") else None,
-            energy_err_j=_optional(where, "energy_err_j", message),
-            provenance=Provenance(message.provenance),
-            scope=Scope(message.scope),
-            n_samples=message.n_samples,
-            effective_hz=_not_negative(where, "effective_hz", message.effective_hz),
-            coverage=coverage,
-            max_gap_s=_not_negative(where, "max_gap_s", message.max_gap_s),
-            total_of=tuple(checked_text(where, "total_of", rail) for rail in message.total_of),
-            reason=checked_text(where, "reason", message.reason) if message.HasField("reason") else None,
-        )
-    except ValueError as error:
-        raise WireError(f"{where}: {error}.") from None
+        return _checked_reading(message)
+    except (WireError, ValueError) as error:
+        raise WireError(f"rail {message.rail!r:.80}: {str(error).rstrip('.')}.") from None
 
 
-def _read_resources(where: str, message: pb.Resources) -> Resources:
+def _checked_reading(message: pb.Reading) -> EnergyReading:
+    """Raises ValueError for what an EnergyReading itself refuses."""
+    if len(message.total_of) > MAX_RAILS or message.n_samples < 0:
+        raise WireError(f"{len(message.total_of)} parts and {message.n_samples} samples make no reading.")
+    coverage = _not_negative("coverage", message.coverage)
+    if coverage > 1:
+        raise WireError(f"coverage = {coverage} is no part of a whole.")
+    return EnergyReading(
+        rail=checked_text("rail", message.rail),
+        energy_j=message.energy_j if message.HasField("energy_j") else None,
+        energy_err_j=_optional("energy_err_j", message),
+        provenance=Provenance(message.provenance),
+        scope=Scope(message.scope),
+        n_samples=message.n_samples,
+        effective_hz=_not_negative("effective_hz", message.effective_hz),
+        coverage=coverage,
+        max_gap_s=_not_negative("max_gap_s", message.max_gap_s),
+        total_of=tuple([checked_text("total_of", rail) for rail in message.total_of]),
+        reason=checked_text("reason", message.reason) if message.HasField("reason") else None,
+    )
+
+
+def _read_resources(message: pb.Resources) -> Resources:
     if not message.ListFields():  # nothing is known
         return _NO_RESOURCES
     rss_bytes = message.peak_rss_bytes if message.HasField("peak_rss_bytes") else None
     if rss_bytes is not None and rss_bytes < 0:
-        raise WireError(f"{where}: peak_rss_bytes = {rss_bytes} is no size.")
-    gpu_use = _optional(where, "gpu_use", message)
+        raise WireError(f"peak_rss_bytes = {rss_bytes} is no size.")
+    gpu_use = _optional("gpu_use", message)
     if gpu_use is not None and gpu_use > 1:
-        raise WireError(f"{where}: gpu_use = {gpu_use} is no part of a whole.")
+        raise WireError(f"gpu_use = {gpu_use} is no part of a whole.")
     return Resources(
-        cpu_s=_optional(where, "cpu_s", message),
+        cpu_s=_optional("cpu_s", message),
         peak_rss_bytes=rss_bytes,
-        temperature_c=_temperature(where, "temperature_c", message),
-        frequency_hz=_optional(where, "frequency_hz", message),
+        temperature_c=_temperature("temperature_c", message),
+        frequency_hz=_optional("frequency_hz", message),
         gpu_use=gpu_use,
-        gpu_temperature_c=_temperature(where, "gpu_temperature_c", message),
-        gpu_frequency_hz=_optional(where, "gpu_frequency_hz", message),
-        throttling=checked_text(where, "throttling", message.throttling) if message.HasField("throttling") else None,
+        gpu_temperature_c=_temperature("gpu_temperature_c", message),
+        gpu_frequency_hz=_optional("gpu_frequency_hz", message),
+        throttling=checked_text("throttling", message.throttling) if message.HasField("throttling") else None,
     )
 
 
-def _temperature(where: str, name: str, message: pb.Resources) -> float | None:
+def _temperature(name: str, message: pb.Resources) -> float | None:
     if not message.HasField(name):
         return None
     degrees_c: float = getattr(message, name)
     if not math.isfinite(degrees_c):
-        raise WireError(f"{where}: {name} = {degrees_c} is no temperature.")
+        raise WireError(f"{name} = {degrees_c} is no temperature.")
     return degrees_c
 
 
-def _read_attributes(where: str, messages: Mapping[str, pb.Attribute]) -> dict[str, Attribute]:
+def _read_attributes(messages: Mapping[str, pb.Attribute]) -> dict[str, Attribute]:
     if len(messages) > MAX_ATTRIBUTES:
-        raise WireError(f"{where}: {len(messages)} attributes; at most {MAX_ATTRIBUTES} are read.")
+        raise WireError(f"{len(messages)} attributes; at most {MAX_ATTRIBUTES} are read.")
     attributes: dict[str, Attribute] = {}
     for key in sorted(messages):
         message = messages[key]
         field = message.WhichOneof("value")
         if field is None:
-            raise WireError(f"{where}: the attribute {key!r:.80} has no value.")
+            raise WireError(f"the attribute {key!r:.80} has no value.")
         value: Attribute = getattr(message, field)
         if isinstance(value, float) and not math.isfinite(value):
-            raise WireError(f"{where}: the attribute {key!r:.80} is {value}; leave out what is unknown.")
-        attributes[checked_text(where, "attribute", key)] = (
-            checked_text(where, key, value) if isinstance(value, str) else value
-        )
+            raise WireError(f"the attribute {key!r:.80} is {value}; leave out what is unknown.")
+        attributes[checked_text("attribute", key)] = checked_text(key, value) if isinstance(value, str) else value
     return attributes
 
 
-def _optional(where: str, name: str, message: pb.Reading | pb.Resources) -> float | None:
-    return _not_negative(where, name, getattr(message, name)) if message.HasField(name) else None
+def _optional(name: str, message: pb.Reading | pb.Resources) -> float | None:
+    return _not_negative(name, getattr(message, name)) if message.HasField(name) else None
 
 
-def _not_negative(where: str, name: str, value: float) -> float:
-    if not (math.isfinite(value) and value >= 0):
-        raise WireError(f"{where}: {name} = {value}; a finite number from 0 is needed.")
+def _not_negative(name: str, value: float) -> float:
+    if not 0 <= value < math.inf:  # false for NaN
+        raise WireError(f"{name} = {value}; a finite number from 0 is needed.")
     return value
 
 
-def checked_text(where: str, name: str, value: str) -> str:
+def checked_text(name: str, value: str) -> str:
     """Raises WireError where it is longer than any text of a measurement."""
     if len(value) > MAX_TEXT_CHARS:
-        raise WireError(f"{where}: {name} has {len(value)} characters; at most {MAX_TEXT_CHARS} are read.")
+        raise WireError(f"{name:.200} has {len(value)} characters; at most {MAX_TEXT_CHARS} are read.")
     return value
 
 
-def _status(where: str, status: str) -> str:
+def _status(status: str) -> str:
     if status not in ("", "ok", "error"):
-        raise WireError(f"{where}: status {status!r:.80} is neither ok nor error.")
+        raise WireError(f"status {status!r:.80} is neither ok nor error.")
     return status or "ok"

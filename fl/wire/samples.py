@@ -56,7 +56,7 @@ def decode_samples(data: bytes) -> SpanSamples:
     if len(message.rails) > MAX_RAILS or not message.span_id:
         raise WireError(f"{where}: span_id and at most {MAX_RAILS} rails are needed.")
     rails = tuple(_read_rail(where, message.start_ns, rail) for rail in message.rails)
-    return SpanSamples(checked_text(where, "span_id", message.span_id), message.start_ns, rails)
+    return SpanSamples(checked_text(f"{where}: span_id", message.span_id), message.start_ns, rails)
 
 
 def _read_rail(where: str, start_ns: int, message: pb.RailSamples) -> RailSamples:
@@ -70,4 +70,6 @@ def _read_rail(where: str, start_ns: int, message: pb.RailSamples) -> RailSample
         raise WireError(f"{where}: its times are not in order.")
     if times_ns and not -_MAX_INT64 <= times_ns[0] <= times_ns[-1] <= _MAX_INT64:
         raise WireError(f"{where}: times that are on no clock.")
-    return RailSamples(checked_text(where, "rail", message.rail), times_ns, tuple(message.value), max(1, message.every))
+    return RailSamples(
+        checked_text(f"{where}: its name", message.rail), times_ns, tuple(message.value), max(1, message.every)
+    )

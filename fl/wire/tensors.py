@@ -11,6 +11,7 @@ import ast
 import math
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -22,6 +23,7 @@ MAX_RANK = 8
 MAX_TENSORS = 10_000
 MAX_TENSOR_BYTES = 2**31 - 1  # one protobuf field holds no more
 MAX_HEADER_BYTES = 1024
+MAX_KNOWN_HEADERS = 1024  # all clients send those of one model, again and again
 DTYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
 
 _MAGIC = b"\x93NUMPY\x01\x00"
@@ -102,8 +104,14 @@ def _parse_header(data: bytes | memoryview) -> tuple[np.dtype[np.generic], tuple
         raise WireError(
             f"an NPY header of {n_header_bytes} bytes in a file of {len(data)}; at most {MAX_HEADER_BYTES}."
         )
-    descr, is_fortran, shape = _entries(bytes(data[_PREFIX_BYTES:offset]))
-    return _dtype(descr), _shape(shape), is_fortran, offset
+    return *_layout(bytes(data[_PREFIX_BYTES:offset])), offset
+
+
+@lru_cache(MAX_KNOWN_HEADERS)
+def _layout(header: bytes) -> tuple[np.dtype[np.generic], tuple[int, ...], bool]:
+    """dtype, shape and order that a header tells. Raises WireError."""
+    descr, is_fortran, shape = _entries(header)
+    return _dtype(descr), _shape(shape), is_fortran
 
 
 def _entries(text: bytes) -> tuple[object, bool, object]:

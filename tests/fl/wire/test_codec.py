@@ -45,6 +45,14 @@ SCALARS = st.one_of(
 CONFIGS = st.dictionaries(st.text(max_size=10), SCALARS, max_size=8)
 
 
+@given(CONFIGS)
+def test_what_entries_take_on_the_wire_is_known_without_encoding_them(config: Config) -> None:
+    message = pb.ServerMessage.GetPropertiesIns()
+    for key, value in config.items():
+        message.config[key].CopyFrom(codec.encode_scalar(key, value))
+    assert codec.entries_bytes(config) == message.ByteSize()
+
+
 def assert_same(one: object, other: object) -> None:
     assert type(one) is type(other)
     for name in getattr(one, "__dataclass_fields__", {}):
