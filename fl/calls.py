@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
 from fl.clock_offset import MAX_DRIFT, ClockOffset, split_communication
-from fl.freed_memory import give_back
 from fl.messages import (
     Code,
     Config,
@@ -28,7 +27,6 @@ from fl.messages import (
     GetPropertiesIns,
     GetPropertiesRes,
     Instruction,
-    Parameters,
     ReconnectIns,
     Reply,
     Scalar,
@@ -36,6 +34,7 @@ from fl.messages import (
 from fl.proxy import Answer, CallTiming, ClientInfo
 from fl.receipts import Receipts, Stray
 from fl.responder import HANDOVER_KEY, RECEIVED_KEY
+from fl.shared_encoding import SharedEncoding
 from fl.threads import off_loop
 from fl.wire import codec
 from fl.wire.measurement import RECORD_KEY, decode_spans
@@ -44,8 +43,6 @@ from fl.wire.samples import MAX_SAMPLES_BYTES, SAMPLES_KEY
 from profiler.errors import ClientFailure, WireError
 from profiler.records import SpanRecord
 
-MAX_CACHED_MESSAGES = 8
-MAX_DECODING = 2  # at once: a message that is not plain is held three times (itself, protobuf's copy, arrays)
 TENSORS_KEY = "fedmeter.tensors"
 MEASURED_PREFIXES = ("fit.", "evaluate.")
 _OWN_KEYS = frozenset({RECEIVED_KEY, HANDOVER_KEY, RECORD_KEY, SAMPLES_KEY})
@@ -79,53 +76,6 @@ class Transport(Protocol):
 
 class TransportError(Exception):
     """The way to a client broke. Becomes a ClientFailure, which knows device and phase."""
-
-
-class SharedEncoding:
-    """Encodes the model once a round for all clients, and each message once for all clients of equal config.
-
-    Keeps what belongs to the latest parameters only. `decoding` bounds how many replies are decoded at once.
-    """
-
-    def __init__(self) -> None:
-        self.decoding = asyncio.Semaphore(MAX_DECODING)
-        self._parameters: Parameters | None = None
-        self._part: asyncio.Future[bytes] | None = None
-        self._messages: dict[Hashable, bytes] = {}
-
-    async def message(self, ins: Instruction) -> bytes:
-        """Raises WireError as `codec.encode_instruction`."""
-        if not isinstance(ins, (FitIns, EvaluateIns)):
-            return codec.encode_instruction(ins)
-        part = await self._encoded(ins.parameters)
-        encode = codec.encode_fit_ins if isinstance(ins, FitIns) else codec.encode_evaluate_ins
-        if self._parameters is not ins.parameters:  # newer ones came while these were encoded
-            return encode(part, ins.config)
-        key = _key(ins)
-        if (message := self._messages.get(key)) is None:
-            if len(self._messages) >= MAX_CACHED_MESSAGES:
-                self._messages.clear()
-            message = self._messages[key] = encode(part, ins.config)
-        return message
-
-    async def _encoded(self, parameters: Parameters) -> bytes:
-        if self._part is None or self._parameters is not parameters:
-            self._messages.clear()
-            self._parameters = parameters
-            self._part = None
-            self._part = asyncio.ensure_future(off_loop(parameters.n_bytes, _encoded_anew, parameters))
-        return self._part.result() if self._part.done() else await asyncio.shield(self._part)
-
-
-def _key(ins: FitIns | EvaluateIns) -> Hashable:
-    """What tells apart what is sent as different bytes: to Python 1, 1.0 and True are equal, 0.0 and -0.0 too."""
-    return type(ins), repr(ins.config)
-
-
-def _encoded_anew(parameters: Parameters) -> bytes:
-    """A new model is when the last one's updates are gone."""
-    give_back(parameters.n_bytes)
-    return codec.encode_parameters(parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,17 +184,21 @@ class CallingProxy:
         if not self.is_ready:
             raise ClientFailure(device, phase, self.lost or "still owes the answer to an earlier call")
         self._is_abandoned = False
-        task = self._exchange = asyncio.create_task(self._send(ins))
-        task.add_done_callback(self._finished)
-        began_s = asyncio.get_running_loop().time()
-        came_late = partial(self._came_late, phase, _round_of(ins), began_s, deadline_s)
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()  # the exchange, or the time for it
+        task = self._exchange = loop.create_task(self._send(ins))
+        task.add_done_callback(partial(self._finished, over))
+        timer = None if deadline_s is None else loop.call_later(deadline_s, _end, over)
+        came_late = partial(self._came_late, phase, _round_of(ins), loop.time(), deadline_s)
         try:
-            await asyncio.wait({task}, timeout=deadline_s)
+            await over
         except asyncio.CancelledError:  # the reply may be there all the same, and what it measured is known by now
             task.add_done_callback(came_late)
             raise
         finally:
             self._is_abandoned = not task.done()
+            if timer is not None:
+                timer.cancel()
         if not task.done():
             task.add_done_callback(came_late)
             raise ClientFailure(device, phase, f"no answer within {deadline_s:g} s")
@@ -276,8 +230,9 @@ class CallingProxy:
         self.receipts.keep(Stray(info.device, info.processor, before, is_from_before=True))
         return fresh
 
-    def _finished(self, task: asyncio.Task[_Received]) -> None:
+    def _finished(self, over: asyncio.Future[None], task: asyncio.Task[_Received]) -> None:
         self._exchange = None
+        _end(over)
         if not task.cancelled():
             task.exception()  # asked always: who awaited it may have been cancelled in the moment in which it failed
         self.on_change()
@@ -360,6 +315,11 @@ class CallingProxy:
             ((down_ns - high_ns) / 1e9, (down_ns - low_ns) / 1e9),
         )
         return replace(timing, device_s=device_s, download_s=download_s, upload_s=upload_s, comm_split=how)
+
+
+def _end(over: asyncio.Future[None]) -> None:
+    if not over.done():
+        over.set_result(None)
 
 
 def _telemetry_bytes(received: _Received) -> int:

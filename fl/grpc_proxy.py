@@ -6,9 +6,10 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from fl.calls import CallingProxy, Exchange, SharedEncoding, TransportError
+from fl.calls import CallingProxy, Exchange, TransportError
 from fl.proxy import ClientInfo
 from fl.receipts import Receipts
+from fl.shared_encoding import SharedEncoding
 from fl.transfers import Transfers, longest_s
 from profiler.clock import Clock
 

@@ -7,12 +7,13 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from fl.calls import CallingProxy, Exchange, SharedEncoding, Transport, TransportError
+from fl.calls import CallingProxy, Exchange, Transport, TransportError
 from fl.instrument import TELEMETRY_KEY, InstrumentedClient
 from fl.messages import GetPropertiesIns
 from fl.proxy import ClientInfo, ClientProxy
 from fl.receipts import Receipts
 from fl.responder import Responder
+from fl.shared_encoding import SharedEncoding
 from profiler.clock import Clock, SystemClock
 from profiler.errors import ClientFailure, WireError
 

@@ -20,13 +20,13 @@ import grpc
 import grpc.aio
 
 from fl.admission import Access, Caller, Gate, JoinRates, Refused, told_name
-from fl.calls import SharedEncoding
 from fl.grpc_proxy import GrpcProxy, StreamTransport
 from fl.introduction import ask_properties, is_alive, probe
 from fl.limits import raise_open_files
 from fl.proxy import ClientInfo, ClientProxy, TensorEncoding
 from fl.receipts import Receipts, SpanKey
 from fl.security import ServerSecurity, Triple, bind
+from fl.shared_encoding import SharedEncoding
 from fl.transfers import Transfers
 from profiler.clock import Clock, SystemClock
 from profiler.errors import ClientFailure, PreconditionError

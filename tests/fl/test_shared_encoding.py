@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl.calls import MAX_CACHED_MESSAGES, SharedEncoding
 from fl.messages import EvaluateIns, FitIns, GetPropertiesIns, Parameters, Scalar
+from fl.shared_encoding import MAX_CACHED_MESSAGES, SharedEncoding
 from fl.wire.codec import decode_instruction
 from profiler.errors import WireError
 
