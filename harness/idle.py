@@ -1,4 +1,5 @@
-"""Idle power before and after the tasks: of the meter that a host's clients share, and of devices with their own."""
+"""Clients that wait: idle power before and after the tasks, of the meter that a host's clients share and of devices
+with their own; and the wait after a task's last round."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 from fl.instrument import TELEMETRY_KEY
 from fl.messages import GetPropertiesIns
 from fl.proxy import ClientProxy
+from fl.receipts import Stray
 from fl.responder import IDLE_KEY
 from harness.meter import HOST, HostMeter
 from profiler.errors import ClientFailure
@@ -58,6 +60,25 @@ async def _end(proxy: ClientProxy) -> tuple[str, EnergyReading, float] | None:
         if span.name == "idle" and span.total is not None:
             return proxy.info.device, span.total, span.duration_s
     return None
+
+
+async def last_waits(proxies: Iterable[ClientProxy]) -> list[Stray]:
+    """The waits of a task's last round, which no reply would bring any more. They are over when clients are asked.
+
+    Who is late or gone is not asked: its wait comes later, and counts for no round.
+    """
+    found = await asyncio.gather(*(_last_wait(proxy) for proxy in proxies))
+    return [stray for stray in found if stray is not None]
+
+
+async def _last_wait(proxy: ClientProxy) -> Stray | None:
+    if not proxy.is_ready:
+        return None
+    try:
+        answer = await proxy.get_properties(GetPropertiesIns({TELEMETRY_KEY: "full"}), _DEADLINE_S)
+    except ClientFailure:
+        return None
+    return Stray(proxy.info.device, proxy.info.processor, answer.spans)
 
 
 def idle_facts(rows: Iterable[Row], device: str) -> dict[str, Any]:
