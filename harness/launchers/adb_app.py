@@ -6,7 +6,6 @@ import contextlib
 import re
 import shlex
 import subprocess
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,47 +17,30 @@ from harness.launchers.phone import SECRETS_FOLDER, hidden
 from harness.launchers.phone_claim import Undo
 from harness.launchers.phone_tie import PhoneTie, server_for
 from harness.launchers.remote import RemoteCommand
-from harness.launchers.ssh import client_files
-from profiler.errors import DeviceError, PreconditionError
+from harness.launchers.remote_session import client_files
+from harness.launchers.threaded_session import ENDED_UNSEEN, ThreadedSession
+from profiler.errors import DeviceError
 from profiler.files import printable
 
 _INSTALL_TIMEOUT_S = 300.0
 _POLL_S = 2.0
 _APP_START_S = 20.0
 _PID = re.compile(r"\d{1,10}")
-_ENDED_UNSEEN = 1
-"""The exit status of an app that has ended: Android does not tell how."""
 
 
-class AppSession:
+class AppSession(ThreadedSession):
     """An app: installed where an apk is given, started by an intent, watched by its process, ended by force."""
 
     def __init__(self, device: DeviceSpec, join: JoinSpec, tie: PhoneTie) -> None:
-        self.device = device
-        self.log_path = tie.log.path
-        self._join = join
+        super().__init__(device, join, tie.log)
         self._tie = tie
-        self._facts: dict[str, Any] = {}
-        self._status: int | None = None
         self._logcat: RemoteCommand | None = None
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"app-{device.id}", daemon=True)
         self._thread.start()
-
-    @property
-    def pid(self) -> int | None:
-        return None
 
     @property
     def facts(self) -> Mapping[str, Any]:
         options = self._tie.options
         return {**self._tie.facts, "package": options.package, "component": options.component, **self._facts}
-
-    def exit_status(self) -> int | None:
-        return self._status
-
-    def settle(self) -> None:
-        pass
 
     def stop(self, grace_s: float) -> None:
         """An app is told to leave by its server; who is still there is ended by force."""
@@ -67,25 +49,20 @@ class AppSession:
         self._stopping.set()
         self._thread.join()
 
-    def _run(self) -> None:
-        status = _ENDED_UNSEEN
-        tie = self._tie
-        try:
-            tie.prepare(self.device.id)
-            self._start()
-            self._watch()
-        except PreconditionError as error:
-            tie.note(f"error: {error}")
-            status = error.exit_code
-        except (OSError, subprocess.SubprocessError) as error:
-            tie.note(f"error: {self.device.id}: start: {error}.")
-        finally:
-            tie.restore()  # which ends the app, too: that was written down before it was started
-            if self._logcat is not None:
-                self._logcat.kill()
-                self._logcat.end()
-            tie.log.close()
-            self._status = status
+    def _serve(self) -> int:
+        self._tie.prepare(self.device.id)
+        self._start()
+        self._watch()
+        return ENDED_UNSEEN  # Android does not tell how
+
+    def _tidy_up(self) -> None:
+        self._tie.restore()  # which ends the app, too: that was written down before it was started
+        if self._logcat is not None:
+            self._logcat.kill()
+            self._logcat.end()
+
+    def _note(self, text: str) -> None:
+        self._tie.note(text)
 
     def _start(self) -> None:
         tie, options = self._tie, self._tie.options
