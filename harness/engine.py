@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from fl.checkpoint import Checkpoint
@@ -21,8 +22,9 @@ from fl.workload import Workload
 from harness.crew import Crew
 from harness.device import DeviceSpec
 from harness.device_files import DeviceFiles
+from harness.energy_sources import DeviceMeter, Sources
 from harness.failures import Failures
-from harness.idle import last_waits, measure_idle
+from harness.idle import filled_in, last_waits, measure_idle
 from harness.launcher import JoinSpec, Launcher, Session, Spooled, launcher_class
 from harness.launchers.external import invitations
 from harness.meter import HOST, HostMeter
@@ -223,7 +225,13 @@ class Engine:
             self._progress.say(f"all clients wait; measuring idle power for {idle_s:g} s, {phase} the rounds")
             own = [proxy for proxy in proxies if proxy.info.device not in self._shared]
             meter = self._meter if self._shared else None
-            self._append(await measure_idle(idle_s, phase, meter, own, self._clock.wall_time()))
+            began_ns, wall_time = self._clock.monotonic_ns(), self._clock.wall_time()
+            rows = await measure_idle(idle_s, phase, meter, own, wall_time)
+            await crew.sessions.read_meters()
+            window_ns = began_ns, self._clock.monotonic_ns()
+            here = {proxy.info.device for proxy in proxies} & crew.sessions.meters.keys()
+            read = {device: crew.sessions.meters[device].energy(*window_ns) for device in here}
+            self._append(filled_in(rows, phase, read, (window_ns[1] - window_ns[0]) / 1e9, wall_time))
             self._store.sync()
         meter_facts = {} if self._spec.fleet.is_simulated else self._meter.facts()
         self._device_files.write_all(crew.sessions, self._server.proxies(), meter_facts)
@@ -244,6 +252,7 @@ class Engine:
             self._shared & members.keys(),
             self._clock.wall_time(),
             began_ns,
+            crew.sessions.meters,
         )
         self._append([self._task_row("task_started", task, attempt, from_round=start.round)])
         self._task = task
@@ -290,7 +299,7 @@ class Engine:
             evaluate=lambda model: self._workload.evaluate(model.copy()),
             min_clients=self._spec.experiment.min_clients,
             observer=self._progress,
-            energies_of=self._energies,
+            energies_of=partial(self._energies, context.meters),
             strays=self._server.receipts.take,
         )
         self._failures.round_begins()
@@ -299,6 +308,7 @@ class Engine:
                 result = replace(result, strays=(*result.strays, *await self._last_waits(context)))
             hosts = context.host_devices & self._metered
             now = replace(context, wall_time=self._clock.wall_time(), host_devices=hosts)
+            await crew.sessions.read_meters()
             self._record(crew.sessions, now, task, result, strategy.state())
             self._account_for(crew, task, context, result, there)
             if result.round < task.rounds:
@@ -333,14 +343,14 @@ class Engine:
         own = [proxy for proxy in self._proxies(context.processors) if proxy.info.device not in self._shared]
         return await last_waits(own)
 
-    def _energies(self, calls: Sequence[CallRecord]) -> dict[str, float]:
-        """What devices without a meter of their own drew during their answered calls, from this host's."""
-        answered = [(call.device, call.answer.timing) for call in calls if call.answer and call.device in self._shared]
-        if not answered:
-            return {}
-        view = self._meter.peek(min(timing.sent_ns for _, timing in answered))
-        readings = {device: view.of(device, t.sent_ns, t.received_ns).reading for device, t in answered}
-        return {device: found.energy_j for device, found in readings.items() if found.energy_j is not None}
+    def _energies(self, meters: Mapping[str, DeviceMeter], calls: Sequence[CallRecord]) -> dict[str, float]:
+        """What devices without a meter of their own drew during their answered calls, as far as this host knows."""
+        timings = {call.device: call.answer.timing for call in calls if call.answer}
+        first_ns = min((timing.sent_ns for timing in timings.values()), default=0)
+        sources = Sources(self._meter.peek(first_ns), self._shared, meters)
+        found = {device: sources.of_window(device, t.sent_ns, t.received_ns) for device, t in timings.items()}
+        joules = {device: energy.reading.energy_j for device, energy in found.items() if energy is not None}
+        return {device: energy_j for device, energy_j in joules.items() if energy_j is not None}
 
     def _record(
         self, sessions: Sessions, context: TaskContext, task: Task, result: RoundResult, state: Sequence[Array]

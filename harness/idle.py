@@ -4,7 +4,7 @@ with their own; and the wait after a task's last round."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fl.instrument import TELEMETRY_KEY
@@ -30,8 +30,7 @@ async def measure_idle(
     """
 
     def row(device: str, reading: EnergyReading, seconds: float) -> Row:
-        columns = {"device": device, "phase": phase, "duration_s": seconds, **energy_columns(reading)}
-        return {"kind": "idle", "wall_time": wall_time, **columns}
+        return _row(device, phase, reading, seconds, wall_time)
 
     begun = [proxy for proxy in proxies if await _begin(proxy, phase)]
     if meter is None:
@@ -41,6 +40,20 @@ async def measure_idle(
         host = [row(HOST, *await meter.measure_idle(duration_s))]
     own = await asyncio.gather(*(_end(proxy) for proxy in begun))
     return [*host, *(row(*found) for found in own if found is not None)]
+
+
+def filled_in(
+    rows: Sequence[Row], phase: str, readings: Mapping[str, EnergyReading], window_s: float, wall_time: str
+) -> list[Row]:
+    """The records of a while, with those of `readings` (by device) for the devices that told no joules themselves."""
+    told = [row for row in rows if row["device"] not in readings or row.get("energy_j") is not None]
+    others = readings.keys() - {row["device"] for row in told}
+    return told + [_row(device, phase, readings[device], window_s, wall_time) for device in sorted(others)]
+
+
+def _row(device: str, phase: str, reading: EnergyReading, seconds: float, wall_time: str) -> Row:
+    columns = {"device": device, "phase": phase, "duration_s": seconds, **energy_columns(reading)}
+    return {"kind": "idle", "wall_time": wall_time, **columns}
 
 
 async def _begin(proxy: ClientProxy, phase: str) -> bool:

@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from string import Formatter
-from typing import Any
+from typing import Any, cast, get_args
 
 from harness.device import DeviceSpec
 from harness.launchers.shared_options import HOST, check_names, take_file, take_meter, take_threads, take_wait_s
 from harness.spec import Table
 from profiler.errors import PreconditionError, SpecError
+from profiler.sensors.power_supply import CurrentUnit
 
 TERMUX = "com.termux"
 PYTHON, APP = "python", "app"
@@ -37,7 +38,8 @@ class AdbOptions:
 
     `serial` may be `$NAME`: an environment variable that holds it, as fleet files go into the results. `via` is how
     the client's folder is entered: `run-as` its package, `su`, or not at all (`shell`). `reverse` None: by USB, and
-    where the server listens on this machine alone. `server` is this machine's name as the phone knows it.
+    where the server listens on this machine alone. `server` is this machine's name as the phone knows it. What an app's
+    phone draws is sampled from here unless `meter` is none; `current_unit` settles what is guessed of its gauge.
     """
 
     serial: str
@@ -60,6 +62,7 @@ class AdbOptions:
     screen: str
     fake_unplugged: bool
     allow_charging: bool
+    current_unit: CurrentUnit | None
     connect_timeout_s: float
     reconnect_s: float
 
@@ -91,6 +94,7 @@ class AdbOptions:
             screen=entry.take("screen", str, LEAVE),
             fake_unplugged=entry.take("fake_unplugged", bool, False),
             allow_charging=entry.take("allow_charging", bool, False),
+            current_unit=cast("CurrentUnit | None", entry.take("current_unit", str, None)),  # checked below
             connect_timeout_s=take_wait_s(entry, "connect_timeout_s", 20.0, 1),
             reconnect_s=take_wait_s(entry, "reconnect_s", 300.0, 0),
         )
@@ -126,14 +130,16 @@ class AdbOptions:
         self._check_extras(entry)
 
     def _check_choices(self, entry: Table) -> None:
-        choices = {
+        choices: dict[str, tuple[str | None, ...]] = {
             "client": (PYTHON, APP),
             "via": (RUN_AS, SU, SHELL),
             "screen": (LEAVE, ON, OFF),
+            "current_unit": (None, *get_args(CurrentUnit)),
         }
         for key, known in choices.items():
             if getattr(self, key) not in known:
-                raise SpecError(f"{entry.where}: {key} = {getattr(self, key)!r}; it is one of {', '.join(known)}.")
+                names = ", ".join(name for name in known if name is not None)
+                raise SpecError(f"{entry.where}: {key} = {getattr(self, key)!r}; it is one of {names}.")
 
     def _check_extras(self, entry: Table) -> None:
         if len(self.extras) > _MAX_EXTRAS:
