@@ -71,7 +71,7 @@ class Sources:
             return own
         reading = _placed(meter, device, span, offset_ns)
         if own is not None and own.reading.reason and reading.energy_j is None:
-            reading = replace(reading, reason=f"{own.reading.reason}; {reading.reason}")
+            reading = replace(reading, reason=f"{reading.reason}; its client: {own.reading.reason}")
         return Energy(reading, device, span.duration_s)
 
     def of_window(self, device: str, start_ns: int, end_ns: int) -> Energy | None:

@@ -153,19 +153,18 @@ class SensorMeter:
             for n, rail in enumerate(found.rails)
             if rail.name in found.total
         ]
-        return self._told(total(readings, found.total, found.scope, rail=self._device), entries, start_ns, end_ns)
+        reading = total(readings, found.total, found.scope, rail=self._device)
+        if reading.energy_j is not None:
+            entries = [entry for entry in entries if start_ns <= entry.sample.t_ns <= end_ns]
+        return self._told(reading, entries)
 
     def _of_rail(self, rail: Rail, n: int, entries: Sequence[_Entry], start_ns: int, end_ns: int) -> EnergyReading:
         samples = [(entry.sample.t_ns, entry.sample.values[n]) for entry in entries]
         return integrate(rail, samples, start_ns, end_ns, max_gap_s=GAP_PERIODS / self._rate_hz)
 
-    def _told(self, reading: EnergyReading, entries: Sequence[_Entry], start_ns: int, end_ns: int) -> EnergyReading:
+    def _told(self, reading: EnergyReading, entries: Sequence[_Entry]) -> EnergyReading:
         """With what the sensor said where it gave nothing: that comes first where it is why there is no figure."""
-        troubles = [
-            self._hide(entry.trouble)
-            for entry in entries
-            if entry.trouble is not None and start_ns <= entry.sample.t_ns <= end_ns
-        ]
+        troubles = [self._hide(entry.trouble) for entry in entries if entry.trouble is not None]
         why = "; ".join(list(dict.fromkeys(troubles))[:_MAX_REASONS])
         if not why:
             return reading

@@ -1,4 +1,4 @@
-"""Where a device's joules come from: nothing counted twice, nothing left out in silence, the error as wide as the doubt."""
+"""Where a device's joules come from: nothing counted twice, nothing left out in silence, doubt in the error."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_what_a_client_says_of_its_own_meter_is_not_lost_where_both_fail() -> No
     span = SpanRecord("f", "fit", OFFSET_NS, 1.0, total=own)
     found = sources(Refusing()).of_span("phone", span, (OFFSET_NS, OFFSET_NS))
     assert found is not None
-    assert found.reading.reason == "no Termux:API; charging: USB may feed the phone"
+    assert found.reading.reason == "charging: USB may feed the phone; its client: no Termux:API"
 
 
 def test_a_child_span_adds_nothing_to_its_parent() -> None:
