@@ -314,7 +314,14 @@ class CallingProxy:
             timing.reply_bytes,
             ((down_ns - high_ns) / 1e9, (down_ns - low_ns) / 1e9),
         )
-        return replace(timing, device_s=device_s, download_s=download_s, upload_s=upload_s, comm_split=how)
+        return replace(
+            timing,
+            device_s=device_s,
+            download_s=download_s,
+            upload_s=upload_s,
+            comm_split=how,
+            clock_offset_ns=(low_ns, high_ns),
+        )
 
 
 def _end(over: asyncio.Future[None]) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 import grpc
 
+from fl.clock_watch import ClockWatch
 from fl.freed_memory import give_back
 from fl.instrument import InstrumentedClient, instrument
 from fl.messages import ReconnectIns
@@ -227,6 +228,7 @@ class _Connection:
         server_name: str | None = None,
     ) -> None:
         self.address = address
+        self._clock_watch = ClockWatch()
         self._credentials = credentials
         self._heartbeat_s: float | None = None
         self._has_name = any(key == DEVICE_KEY for key, _ in metadata)
@@ -254,7 +256,7 @@ class _Connection:
             replies: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
             join = channel.stream_stream(JOIN)
             instructions = join(iter(replies.get, None), metadata=self._metadata)
-            responder = Responder(client)
+            responder = Responder(client, self._clock_watch)
             try:
                 for data in instructions:
                     received_ns = client.clock.monotonic_ns()

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Literal, Protocol, TypeVar
 
 from fl.messages import EvaluateIns, EvaluateRes, FitIns, FitRes, Parameters
-from fl.proxy import Answer, ClientInfo, ClientProxy
+from fl.proxy import Answer, CallTiming, ClientInfo, ClientProxy
 from fl.receipts import Stray
 from fl.strategy import Aggregator, Assignment, Experience, Strategy
 from fl.threads import THREAD_BYTES, in_daemon_thread
@@ -40,6 +40,11 @@ class CallRecord:
     answer: Answer[FitRes] | Answer[EvaluateRes] | None = None
     failure: str | None = None
     refused_spans: tuple[SpanRecord, ...] = ()
+
+    @property
+    def timing(self) -> CallTiming | None:
+        """None where no answer was taken."""
+        return None if self.answer is None else self.answer.timing
 
     @property
     def spans(self) -> tuple[SpanRecord, ...]:

@@ -29,6 +29,7 @@ class CallTiming:
     `device_s` is the client's own time from receiving the instruction to handing over the reply, None where the client
     does not tell. Communication is the round trip less `device_s`; it is split into download and upload by the bounds
     on the clock offset where those are tight (`comm_split` = clock), else in proportion to the bytes (bytes).
+    `clock_offset_ns` are those bounds, of the device's clock less the server's.
     `telemetry_bytes` are the part of `reply_bytes` that carries measurements.
     """
 
@@ -41,6 +42,7 @@ class CallTiming:
     download_s: float | None = None
     upload_s: float | None = None
     comm_split: str | None = None
+    clock_offset_ns: tuple[float, float] | None = None
 
     @property
     def round_trip_s(self) -> float:

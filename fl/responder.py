@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fl.clock_watch import SET_KEY, ClockWatch
 from fl.instrument import InstrumentedClient, call_attributes
 from fl.messages import (
     Code,
@@ -63,11 +64,12 @@ class Responder:
     reason, and the client stays. Bytes that are no instruction raise WireError: there is nothing to answer then.
 
     Strict ping-pong: an instruction confirms the reply before it, and what the last reply of an earlier connection
-    carried may be lost, so it is sent again.
+    carried may be lost, so it is sent again. `clock_watch` is asked with each instruction to work.
     """
 
-    def __init__(self, client: InstrumentedClient) -> None:
+    def __init__(self, client: InstrumentedClient, clock_watch: ClockWatch | None = None) -> None:
         self._client = client
+        self._clock_watch = clock_watch
         self._has_replied = False
         client.spool.give_back()
         self._wait = ExitStack()
@@ -82,6 +84,8 @@ class Responder:
             ins = codec.decode_instruction(data)
             if span is not None:
                 span.set(n_bytes=len(data), **call_attributes(_CALLS[type(ins)], getattr(ins, "config", {})))
+                if self._clock_watch is not None and (set_by_s := self._clock_watch.set_by_s()) is not None:
+                    span.set(**{SET_KEY: set_by_s})
         if isinstance(ins, ReconnectIns):
             reason = Reason.RECONNECT if ins.seconds > 0 else Reason.ACK
             return Response(codec.encode_reply(DisconnectRes(reason)), ins)

@@ -5,104 +5,44 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from fl.admission import Access
 from fl.checkpoint import Checkpoint
 from fl.in_process import InProcessServer
-from fl.instrument import TELEMETRY_KEY
 from fl.loop import CallRecord, RoundResult, run_rounds
-from fl.messages import Array, GetPropertiesIns, Parameters
+from fl.messages import Array, Parameters
 from fl.mixed_server import MixedServer
 from fl.proxy import ClientInfo, ClientProxy
 from fl.receipts import Stray
-from fl.security import ServerSecurity, server_security
 from fl.server import Server
-from fl.strategy import Adjusted, Assignment, Strategy, load_strategy
+from fl.strategy import Strategy
 from fl.workload import Workload
 from harness.crew import Crew
 from harness.device import DeviceSpec
-from harness.experiment import ExperimentSpec
+from harness.device_files import DeviceFiles
+from harness.energy_sources import DeviceMeter, Sources
 from harness.failures import Failures
-from harness.fleet import SIMULATED, FleetSpec
-from harness.host import device_facts, host_facts
-from harness.idle import idle_facts, measure_idle
+from harness.idle import filled_in, last_waits, measure_idle
 from harness.launcher import JoinSpec, Launcher, Session, Spooled, launcher_class
 from harness.launchers.external import invitations
 from harness.meter import HOST, HostMeter
 from harness.plan import Task
 from harness.progress import some_names
 from harness.recorder import IgnoredCutoffs, TaskContext, round_rows, sampled
+from harness.run_spec import RunSpec, access, message_bound
 from harness.sessions import Sessions, Trouble
 from harness.store import Done, Store
 from harness.strays import Strays
+from harness.task_strategy import task_strategy, with_renamed_keys
 from harness.watching import Watcher
 from profiler.clock import Clock
-from profiler.errors import ClientFailure, PreconditionError, StorageError
+from profiler.errors import PreconditionError, StorageError
 from profiler.records import Row
 
 _FAREWELL_S = 5.0
 _CLOSE_S = 2.0
-_LAST_WAIT_S = 10.0
-_MODELS_PER_MESSAGE = 4
-_EXTRA_MESSAGE_BYTES = 32 * 1024 * 1024  # twice what is read of one measurement
-
-
-@dataclass(frozen=True, slots=True)
-class RunSpec:
-    """All that a run is: who, what, and the tasks that follow from them."""
-
-    fleet: FleetSpec
-    experiment: ExperimentSpec
-    tasks: tuple[Task, ...]
-
-    @property
-    def trains(self) -> bool:
-        """False where time and energy alone are simulated."""
-        return all(task.training for task in self.tasks)
-
-    @property
-    def devices(self) -> tuple[DeviceSpec, ...]:
-        """Those that take part in any task."""
-        members = {device.id: device for task in self.tasks for device in self.members(task)}
-        return tuple(sorted(members.values(), key=lambda device: device.number))
-
-    @property
-    def required_here(self) -> frozenset[str]:
-        """The sensors that this host must have: of devices elsewhere, their launchers ask there."""
-        return frozenset(
-            name for device in self.devices if launcher_class(device.launcher).shares_host for name in device.require
-        )
-
-    def members(self, task: Task) -> tuple[DeviceSpec, ...]:
-        """Those that take part in a task."""
-        return self.fleet.members(task.clients, task.processors)
-
-
-def message_bound(model: Sequence[Array]) -> int:
-    """How large a message may be: several models, for what a strategy sends along, and room for measurements."""
-    n_bytes = sum(array.nbytes for array in model)
-    return min(_MODELS_PER_MESSAGE * n_bytes + _EXTRA_MESSAGE_BYTES, 2**31 - 1)
-
-
-def access(spec: RunSpec) -> Access:
-    """Who may join: the devices of the run by their names, and as many foreign clients as there are entries for.
-
-    Raises PreconditionError where the certificates cannot be used, or where plain text would leave this machine.
-    """
-    fleet = spec.fleet
-    foreign = tuple(device.id for device in spec.devices if device.foreign)
-    allowed = Access(
-        ServerSecurity() if fleet.tls is None else server_security(fleet.tls),
-        devices=frozenset(device.id for device in spec.devices if not device.foreign and device.launcher != SIMULATED),
-        foreign=foreign,
-        foreign_address=fleet.foreign_address if foreign else None,
-        asks_names=fleet.asks_names,
-        insecure=fleet.insecure,
-    )
-    allowed.check_addresses(fleet.address)
-    return allowed
 
 
 class Engine:
@@ -129,13 +69,11 @@ class Engine:
         self._clock = clock
         self._progress = progress
         self.done = done
-        self._root = root
         self._devices = {device.id: device for device in spec.devices}
-        self._told: dict[str, Mapping[str, object]] = {}  # what clients said of their machines
+        self._device_files = DeviceFiles(store, self._devices, done.idle, root)
         self._ignored = IgnoredCutoffs()
         self._shared = frozenset(device.id for device in spec.devices if launcher_class(device.launcher).shares_host)
         self._metered: set[str] = set()  # those of them that have ever had a process
-        self._restarted: set[str] = set()  # whose device files tell of an earlier client
         self._task: Task | None = None
         self._in_process: InProcessServer | None = None
         self._server = self._make_server()
@@ -228,7 +166,7 @@ class Engine:
         if device in self._shared and pid is not None:
             self._meter.track(device, pid)
             self._metered.add(device)
-        self._restarted.add(device)
+        self._device_files.outdated(device)
 
     def _spooled(self, device: str, spooled: Spooled) -> None:
         self._strays.spooled(device, self._devices[device].processor, spooled)
@@ -287,22 +225,16 @@ class Engine:
             self._progress.say(f"all clients wait; measuring idle power for {idle_s:g} s, {phase} the rounds")
             own = [proxy for proxy in proxies if proxy.info.device not in self._shared]
             meter = self._meter if self._shared else None
-            self._append(await measure_idle(idle_s, phase, meter, own, self._clock.wall_time()))
+            began_ns, wall_time = self._clock.monotonic_ns(), self._clock.wall_time()
+            rows = await measure_idle(idle_s, phase, meter, own, wall_time)
+            await crew.sessions.read_meters()
+            window_ns = began_ns, self._clock.monotonic_ns()
+            here = {proxy.info.device for proxy in proxies} & crew.sessions.meters.keys()
+            read = {device: crew.sessions.meters[device].energy(*window_ns) for device in here}
+            self._append(filled_in(rows, phase, read, (window_ns[1] - window_ns[0]) / 1e9, wall_time))
             self._store.sync()
         meter_facts = {} if self._spec.fleet.is_simulated else self._meter.facts()
-        host = {**host_facts(self._root), **meter_facts, **idle_facts(self.done.idle, HOST)}
-        self._store.write_device(HOST, host)
-        self._restarted.update(self._devices)
-        self._write_devices(crew.sessions)
-
-    def _write_devices(self, sessions: Sessions) -> None:
-        """The files of those whose clients are others than were told of there."""
-        self._told.update((proxy.info.device, proxy.info.properties) for proxy in self._server.proxies())
-        for id_ in sorted(self._restarted):
-            started = sessions[id_].facts if id_ in sessions else {}
-            facts = device_facts(self._devices[id_], started, self._told.get(id_, {}))
-            self._store.write_device(id_, {**facts, **idle_facts(self.done.idle, id_)})
-        self._restarted.clear()
+        self._device_files.write_all(crew.sessions, self._server.proxies(), meter_facts)
 
     def _next_attempt(self, task: Task) -> int:
         return self.done.attempts.get(task.id, 0) + 1
@@ -320,6 +252,7 @@ class Engine:
             self._shared & members.keys(),
             self._clock.wall_time(),
             began_ns,
+            crew.sessions.meters,
         )
         self._append([self._task_row("task_started", task, attempt, from_round=start.round)])
         self._task = task
@@ -366,7 +299,7 @@ class Engine:
             evaluate=lambda model: self._workload.evaluate(model.copy()),
             min_clients=self._spec.experiment.min_clients,
             observer=self._progress,
-            energies_of=self._energies,
+            energies_of=partial(self._energies, context.meters),
             strays=self._server.receipts.take,
         )
         self._failures.round_begins()
@@ -375,6 +308,7 @@ class Engine:
                 result = replace(result, strays=(*result.strays, *await self._last_waits(context)))
             hosts = context.host_devices & self._metered
             now = replace(context, wall_time=self._clock.wall_time(), host_devices=hosts)
+            await crew.sessions.read_meters()
             self._record(crew.sessions, now, task, result, strategy.state())
             self._account_for(crew, task, context, result, there)
             if result.round < task.rounds:
@@ -387,7 +321,7 @@ class Engine:
             return self._joined() & context.processors.keys()
         there = await crew.before_round(context.processors, self._spec.experiment.min_clients)
         self._strays.record_unsent()
-        self._write_devices(crew.sessions)
+        self._device_files.write(crew.sessions, self._server.proxies())
         return there
 
     def _account_for(
@@ -405,21 +339,18 @@ class Engine:
             self._failures.of_absence(task, context.attempt, device, crew.why_absent(device), result.round)
 
     async def _last_waits(self, context: TaskContext) -> list[Stray]:
-        """The wait of the last round, which no reply would bring any more, of devices that meter themselves.
-
-        It is over when they are asked. Who is late or gone is not asked: its wait comes later, and counts for no round.
-        """
+        """Of devices that meter themselves."""
         own = [proxy for proxy in self._proxies(context.processors) if proxy.info.device not in self._shared]
-        return [stray for stray in await asyncio.gather(*(_last_wait(proxy) for proxy in own)) if stray is not None]
+        return await last_waits(own)
 
-    def _energies(self, calls: Sequence[CallRecord]) -> dict[str, float]:
-        """What devices without a meter of their own drew during their answered calls, from this host's."""
-        answered = [(call.device, call.answer.timing) for call in calls if call.answer and call.device in self._shared]
-        if not answered:
-            return {}
-        view = self._meter.peek(min(timing.sent_ns for _, timing in answered))
-        readings = {device: view.of(device, t.sent_ns, t.received_ns).reading for device, t in answered}
-        return {device: found.energy_j for device, found in readings.items() if found.energy_j is not None}
+    def _energies(self, meters: Mapping[str, DeviceMeter], calls: Sequence[CallRecord]) -> dict[str, float]:
+        """What devices without a meter of their own drew during their answered calls, as far as this host knows."""
+        timings = {call.device: call.answer.timing for call in calls if call.answer}
+        first_ns = min((timing.sent_ns for timing in timings.values()), default=0)
+        sources = Sources(self._meter.peek(first_ns), self._shared, meters)
+        found = {device: sources.of_window(device, t.sent_ns, t.received_ns) for device, t in timings.items()}
+        joules = {device: energy.reading.energy_j for device, energy in found.items() if energy is not None}
+        return {device: energy_j for device, energy_j in joules.items() if energy_j is not None}
 
     def _record(
         self, sessions: Sessions, context: TaskContext, task: Task, result: RoundResult, state: Sequence[Array]
@@ -465,40 +396,3 @@ class Engine:
     def _append(self, rows: Sequence[Row]) -> None:
         self._store.append(rows, self.done.note)
         self._progress.recorded(rows)
-
-
-async def _last_wait(proxy: ClientProxy) -> Stray | None:
-    if not proxy.is_ready:
-        return None
-    try:
-        answer = await proxy.get_properties(GetPropertiesIns({TELEMETRY_KEY: "full"}), _LAST_WAIT_S)
-    except ClientFailure:
-        return None
-    return Stray(proxy.info.device, proxy.info.processor, answer.spans)
-
-
-def task_strategy(task: Task, experiment: ExperimentSpec) -> Strategy:
-    """The strategy of a task. Raises UsageError for a name or an option that there is not."""
-    options = dict(task.strategy_options)
-    if task.cutoffs:
-        options["cutoffs"] = task.tau_s
-    return load_strategy(
-        task.strategy,
-        epochs=task.epochs,
-        batch_size=task.batch_size,
-        lr=task.lr,
-        seed=task.seed,
-        fit_timeout_s=experiment.fit_timeout_s,
-        **options,
-    )
-
-
-def with_renamed_keys(strategy: Strategy, names: Mapping[str, Mapping[str, str]]) -> Strategy:
-    """A strategy whose config keys are renamed for clients, by device, that know them by other names."""
-
-    def rename(assignment: Assignment) -> Assignment:
-        known_as = names.get(assignment.device, {})
-        config = {known_as.get(key, key): value for key, value in assignment.config.items()}
-        return replace(assignment, config=config)
-
-    return Adjusted(strategy, rename)

@@ -14,13 +14,14 @@ from typing import Any, Protocol
 
 from harness.cgroups import sweep_stale_cgroups
 from harness.cost_only import CostEngine
-from harness.engine import Engine, access
+from harness.engine import Engine
 from harness.host import available_cores, git_state, host_facts, versions
 from harness.job import Job
 from harness.live.board import Board, Subject
 from harness.live.serving import served
 from harness.meter import HostMeter, choose, probe_sensors
 from harness.progress import Progress
+from harness.run_spec import access
 from harness.show import check, preamble, print_summary, simulated_preamble
 from harness.store import Store
 from harness.summary import summary_json

@@ -19,9 +19,10 @@ from fl.proxy import ClientInfo
 from fl.receipts import SpanKey, Stray
 from fl.standalone import History
 from fl.workload import Partition
+from harness.energy_sources import Energy
 from harness.host import available_cores, host_facts, versions
 from harness.plan import Task
-from harness.recorder import Energy, TaskContext, round_rows, sampled, stray_rows
+from harness.recorder import TaskContext, round_rows, sampled, stray_rows
 from harness.store import Done, Store, check_root, open_for_resume
 from profiler.clock import Clock, SystemClock
 from profiler.errors import SpecError, UsageError

@@ -11,7 +11,6 @@ from typing import Any
 
 from fl.workload import Defaults, Workload, load_workload
 from harness.cutoffs import read_cutoffs
-from harness.engine import RunSpec, task_strategy
 from harness.experiment import (
     Case,
     Cutoff,
@@ -24,7 +23,9 @@ from harness.experiment import (
 from harness.fleet import FleetSpec, load_fleet, parse_fleet
 from harness.host import available_cores
 from harness.plan import Task, make_plan
+from harness.run_spec import RunSpec
 from harness.store import Done, open_for_resume
+from harness.task_strategy import task_strategy
 from profiler.errors import SpecError, UsageError
 
 _OVERRIDES = ("workload", "rounds", "epochs", "clients", "seeds", "strategy")

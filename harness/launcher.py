@@ -12,6 +12,7 @@ from fl.calls import Transport
 from fl.plugins import load_plugin
 from fl.workload import Partition
 from harness.device import DeviceSpec
+from harness.energy_sources import DeviceMeter
 from harness.spec import Table
 from profiler.errors import SpecError, UsageError
 
@@ -93,6 +94,16 @@ class FindsUnfit(Protocol):
     @property
     def unfit(self) -> str:
         """What it lacks; empty where it has all, as far as is known."""
+        ...
+
+
+@runtime_checkable
+class HasMeter(Protocol):
+    """A session that reads a meter of its device from here, for a client that does not meter itself."""
+
+    @property
+    def meter(self) -> DeviceMeter | None:
+        """None where there is none to be read."""
         ...
 
 

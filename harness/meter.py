@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from fl.metering import host_busy_s
+from harness.energy_sources import Energy
 from harness.host import process_cpu_s
-from harness.recorder import Energy
 from profiler.clock import Clock
 from profiler.combined import combined
 from profiler.errors import PreconditionError
@@ -187,7 +187,7 @@ class HostMeter:
 
 
 class HostView:
-    """Immutable: the samples of some stretch of time, and windows of them. A `harness.recorder.HostEnergy`."""
+    """Immutable: the samples of some stretch of time, and windows of them. A `harness.energy_sources.HostEnergy`."""
 
     def __init__(
         self,

@@ -10,11 +10,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
+from fl.clock_watch import SET_KEY
 from fl.loop import CallName
 from harness.plan import Task
 from harness.watching import STATES, DeviceState, Roster, Standing, Watcher
@@ -113,6 +114,12 @@ class Progress(Watcher):
             self._refresh(force=True)
         else:
             self.say(f"{self._task} round {row['round']}/{task.rounds}: {self._last}")
+
+    def recorded(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            set_by_s = (row.get("attributes") or {}).get(SET_KEY)
+            if isinstance(set_by_s, (int, float)):
+                self.say(f"{row['device']}: its wall clock was set by {set_by_s:+.0f} s; no time is measured by it")
 
     def call_started(self, round_: int, call: CallName, device: str) -> None:
         self._waiting.add(device)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
 
 from fl.loop import CallRecord, RoundResult
 from fl.proxy import CallTiming
 from fl.receipts import Stray
 from fl.wire.samples import decode_samples
+from harness.energy_sources import DeviceMeter, Energy, HostEnergy, Sources, with_own_joules
 from profiler.errors import WireError
-from profiler.quantities import EnergyReading, Provenance, weakest
-from profiler.records import LATE, Row, SpanRecord, span_energy_columns, span_row
+from profiler.quantities import Provenance, weakest
+from profiler.records import LATE, Row, SpanRecord, span_row
 
 MAX_REASONS = 4
 
@@ -22,30 +22,9 @@ _log = logging.getLogger("harness")
 
 
 @dataclass(frozen=True, slots=True)
-class Energy:
-    """A gross reading of one meter, and for how many seconds that meter's idle power is in it."""
-
-    reading: EnergyReading
-    meter: str
-    idle_s: float
-
-    def columns(self) -> Row:
-        return {**span_energy_columns(self.reading), "idle_s": {self.meter: self.idle_s}}
-
-
-class HostEnergy(Protocol):
-    """The shared meter's view of one round."""
-
-    def of(self, owner: str, start_ns: int, end_ns: int) -> Energy:
-        """The share of a device, of `server` or of `other` in a window of the host's monotonic clock."""
-        ...
-
-    def host(self, start_ns: int, end_ns: int) -> Energy: ...
-
-
-@dataclass(frozen=True, slots=True)
 class TaskContext:
-    """What the records of a task have in common. `host_devices` are metered by the host's meter.
+    """What the records of a task have in common. `host_devices` are metered by the host's meter, `meters` are those of
+    devices elsewhere that are read from here.
 
     `began_ns`: when this attempt began, on the server's clock. What answers an earlier call belongs to no round.
     """
@@ -57,6 +36,7 @@ class TaskContext:
     host_devices: frozenset[str]
     wall_time: str
     began_ns: int = 0
+    meters: Mapping[str, DeviceMeter] = field(default_factory=dict)
 
     def base(self, round_: int | None) -> Row:
         return {"task": self.task, "attempt": self.attempt, "round": round_, "wall_time": self.wall_time}
@@ -66,18 +46,23 @@ def round_rows(context: TaskContext, result: RoundResult, energy: HostEnergy) ->
     """The spans and failures of a round, and last its `round` record: the mark that the round is whole."""
     rows: list[Row] = []
     device_energies: dict[str, list[Energy]] = {}
+    measured = [(call.device, call.spans) for call in result.calls]
+    measured += [(stray.device, stray.spans) for stray in result.strays]
+    sources = Sources(energy, context.host_devices, context.meters, with_own_joules(measured))
     for call in result.calls:
         if call.answer is None:
             rows.append(failure_row(context, call, result.round))
-        rows += _call_spans(context, result, call, energy)
+        rows += _call_spans(context, result, call, sources)
         counted = [span for span in call.spans if _place(context, result, call, span)[0] is not None]
-        device_energies.setdefault(call.device, []).extend(_own_energies(call.device, counted))
+        energies = sources.of_spans(call.device, counted, _offset_ns(call.timing))
+        device_energies.setdefault(call.device, []).extend(energies)
     for stray in result.strays:
-        rows += stray_rows(context, stray, energy, result.round)
+        rows += _stray_rows(context, stray, sources, result.round)
         if not stray.is_from_before:
             counted = [span for span in stray.spans if _stray_round(context, stray, span, result.round) is not None]
-            device_energies.setdefault(stray.device, []).extend(_own_energies(stray.device, counted))
-    rows.append(_round_row(context, result, rows, energy, device_energies))
+            energies = sources.of_spans(stray.device, counted, _offset_ns(stray.timing))
+            device_energies.setdefault(stray.device, []).extend(energies)
+    rows.append(_round_row(context, result, rows, sources, device_energies))
     return rows
 
 
@@ -119,13 +104,13 @@ def failure_row(context: TaskContext, call: CallRecord, round_: int) -> Row:
     }
 
 
-def _call_spans(context: TaskContext, result: RoundResult, call: CallRecord, energy: HostEnergy) -> list[Row]:
+def _call_spans(context: TaskContext, result: RoundResult, call: CallRecord, sources: Sources) -> list[Row]:
     """What the device measured, also where its update was refused, and what the server did where it was taken."""
-    shared = call.device in context.host_devices
     rows = []
     for span in call.spans:
         round_, name = _place(context, result, call, span)
-        rows.append(_device_row(context, call.device, call.processor, span, energy, round_=round_, call=name))
+        found = sources.of_span(call.device, span, _offset_ns(call.timing))
+        rows.append(_device_row(context, call.device, call.processor, span, found, round_=round_, call=name))
     if call.answer is None:
         return rows
     for name, start_ns, end_ns, columns in _server_spans(result, call, call.answer.timing):
@@ -133,9 +118,8 @@ def _call_spans(context: TaskContext, result: RoundResult, call: CallRecord, ene
         row["duration_s"] = (end_ns - start_ns) / 1e9
         if name == "call":
             row |= _unwatched_columns(call)
-        if shared:
-            row |= energy.of(call.device, start_ns, end_ns).columns()
-        rows.append(row)
+        drawn = sources.of_window(call.device, start_ns, end_ns)
+        rows.append(row if drawn is None else row | drawn.columns())
     return rows
 
 
@@ -171,17 +155,17 @@ def _unwatched_columns(call: CallRecord) -> Row:
 
 
 def _device_row(
-    context: TaskContext, device: str, processor: str, span: SpanRecord, energy: HostEnergy, **place: object
+    context: TaskContext, device: str, processor: str, span: SpanRecord, energy: Energy | None, **place: object
 ) -> Row:
     """`place`: round_ and call."""
     round_ = place["round_"]
     base = context.base(round_ if isinstance(round_, int) else None)
     row = {**span_row(span), **base, "device": device, "processor": processor, "call": place["call"]}
-    if device in context.host_devices:
-        row |= energy.of(device, span.start_ns, span.end_ns).columns()
-    elif span.total is not None:
-        row["idle_s"] = {device: span.duration_s}
-    return row
+    return row if energy is None else row | energy.columns()
+
+
+def _offset_ns(timing: CallTiming | None) -> tuple[float, float] | None:
+    return None if timing is None else timing.clock_offset_ns
 
 
 def stray_rows(context: TaskContext, stray: Stray, energy: HostEnergy, last_round: int) -> list[Row]:
@@ -189,11 +173,16 @@ def stray_rows(context: TaskContext, stray: Stray, energy: HostEnergy, last_roun
 
     `late` begins at the call's deadline and ends when the reply was there; its bytes are the reply's.
     """
+    return _stray_rows(context, stray, Sources(energy, context.host_devices, context.meters), last_round)
+
+
+def _stray_rows(context: TaskContext, stray: Stray, sources: Sources, last_round: int) -> list[Row]:
     rows = []
     for span in stray.spans:
         round_ = _stray_round(context, stray, span, last_round)
         call = str(span.attributes.get("call", stray.call))
-        rows.append(_device_row(context, stray.device, stray.processor, span, energy, round_=round_, call=call))
+        found = sources.of_span(stray.device, span, _offset_ns(stray.timing))
+        rows.append(_device_row(context, stray.device, stray.processor, span, found, round_=round_, call=call))
     if stray.late_s is not None and stray.timing is not None:
         rows.append(_late_row(context, stray, last_round))
     return rows
@@ -281,17 +270,11 @@ def _server_span(context: TaskContext, result: RoundResult, call: CallRecord, na
     }
 
 
-def _own_energies(device: str, spans: Sequence[SpanRecord]) -> list[Energy]:
-    """What a device with a meter of its own says of its top-level spans: they follow each other without overlap."""
-    top = [span for span in spans if span.parent_id is None]
-    return [Energy(span.total, device, span.duration_s) for span in top if span.total is not None]
-
-
 def _round_row(
     context: TaskContext,
     result: RoundResult,
     rows: Sequence[Row],
-    energy: HostEnergy,
+    sources: Sources,
     device_energies: Mapping[str, list[Energy]],
 ) -> Row:
     start_ns = result.fit_window_ns[0]
@@ -313,16 +296,16 @@ def _round_row(
     }
     devices = []
     for device in sorted(context.processors):
-        if device in context.host_devices:
-            devices.append(energy.of(device, start_ns, end_ns))
-        elif device in device_energies:
-            devices += device_energies[device]
+        if device not in context.host_devices and device not in device_energies:
+            continue  # it is not here and took no part
+        whole = sources.of_window(device, start_ns, end_ns)
+        devices += device_energies[device] if whole is None else [whole]
     row |= _sum_columns(devices)
     row["energy_fit_j"], row["energy_fit_err_j"] = _sum_spans(rows, "fit")
     row["energy_straggler_wait_j"], row["energy_straggler_wait_err_j"] = _sum_spans(rows, "straggler_wait")
     row |= _wait_columns(row, _sum_spans(rows, "call")[0])
     if context.host_devices:
-        row |= _host_columns(energy, start_ns, end_ns)
+        row |= _host_columns(sources.host, start_ns, end_ns)
     return row
 
 

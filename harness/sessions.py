@@ -6,15 +6,17 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from harness.device import DeviceSpec
+from harness.energy_sources import DeviceMeter
 from harness.fleet import SIMULATED
 from harness.host import available_cores
-from harness.launcher import JoinSpec, KeepsSpool, Launcher, Session, Spooled, log_tail, signal_name
+from harness.launcher import HasMeter, JoinSpec, KeepsSpool, Launcher, Session, Spooled, log_tail, signal_name
 from harness.launchers.external import EXTERNAL, FOREIGN
 from profiler.errors import DeviceError
 
@@ -59,6 +61,9 @@ class Sessions:
         self._on_start = on_start
         self._on_spool = on_spool
         self._sessions: dict[str, Session] = {}
+        self._meters: dict[str, DeviceMeter] = {}
+        self.meters: Mapping[str, DeviceMeter] = MappingProxyType(self._meters)
+        """Of devices elsewhere, those of their latest sessions."""
         self._here = asyncio.Semaphore(STARTS_PER_CORE * available_cores())
         self._elsewhere = asyncio.Semaphore(STARTS_ELSEWHERE)
         self._threads = ThreadPoolExecutor(STARTS_ELSEWHERE, thread_name_prefix="launch")
@@ -79,6 +84,8 @@ class Sessions:
             raise DeviceError(f"{device.id}: the run has ended.")
         session = self._launchers[device.launcher].start(device, self._join)
         self._sessions[device.id] = session
+        if isinstance(session, HasMeter) and session.meter is not None:
+            self._meters[device.id] = session.meter
         return session
 
     async def bring(self, device: DeviceSpec, timeout_s: float) -> Trouble | None:
@@ -120,6 +127,11 @@ class Sessions:
         session = self._sessions[device]
         if isinstance(session, KeepsSpool) and (spooled := session.take_spool()) != Spooled():
             self._on_spool(device, spooled)
+
+    async def read_meters(self) -> None:
+        """All that are read from here, side by side, so that windows up to now are covered."""
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(loop.run_in_executor(self._threads, one.catch_up) for one in self._meters.values()))
 
     async def wait_joined(self, devices: Iterable[DeviceSpec], timeout_s: float) -> dict[str, str]:
         """Wait until every device has joined and settled; the reason for each that has not, with the end of its log."""

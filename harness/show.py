@@ -11,7 +11,6 @@ from typing import Any
 from tabulate import tabulate
 
 from harness.checks import check_devices, check_json, check_row, of_this_host
-from harness.engine import RunSpec
 from harness.failures import ABSENT
 from harness.fleet import SIMULATED
 from harness.host import available_cores
@@ -19,6 +18,7 @@ from harness.launcher import launcher_class
 from harness.launchers.simulated import profile_of
 from harness.meter import HostMeter, choose
 from harness.plan import Task
+from harness.run_spec import RunSpec
 from harness.summary import summary_rows
 from profiler.clock import SystemClock
 from profiler.errors import PreconditionError

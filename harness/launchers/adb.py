@@ -23,7 +23,7 @@ from harness.launchers.phone_claim import left_behind
 from harness.launchers.phone_tie import PhoneTie, server_for
 from harness.launchers.provisioning import Place, Wheel
 from harness.launchers.remote import RemoteConnection
-from harness.launchers.ssh import RemoteOptions, SshSession, wheel_of
+from harness.launchers.remote_session import RemoteSession, wheel_of
 from harness.spec import Table
 from profiler.clock import SystemClock
 from profiler.errors import PreconditionError
@@ -33,27 +33,24 @@ from profiler.sensors.adb import AdbSensor
 from profiler.sensors.adb_client import AdbClient
 
 
-class AdbSession(SshSession):
+class AdbSession(RemoteSession):
     """A Python client: as over ssh, but adb carries the connection, and the phone's state is kept."""
 
     def __init__(self, device: DeviceSpec, join: JoinSpec, wheel: Wheel, tie: PhoneTie) -> None:
         self._tie = tie
-        super().__init__(device, join, wheel, Path(), tie.log)
+        super().__init__(device, join, wheel, tie.options, tie.log)
 
     @property
     def facts(self) -> Mapping[str, Any]:
         return {**self._tie.facts, "via": self._tie.options.via, **self._facts, "connections": self._n_connections}
 
     def _serve(self) -> int:
-        try:
-            self._tie.prepare(self.device.id)
-            return super()._serve()
-        finally:
-            self._connection.close()  # and with it the client, before the phone is as it was
-            self._tie.restore()
+        self._tie.prepare(self.device.id)
+        return super()._serve()
 
-    def _read_options(self) -> RemoteOptions:
-        return self._tie.options
+    def _tidy_up(self) -> None:
+        super()._tidy_up()  # which ends the client, before the phone is as it was
+        self._tie.restore()
 
     def _place_name(self) -> str:
         return f"its phone, by {connected_by(self._tie.serial)}"

@@ -6,8 +6,8 @@ import contextlib
 import re
 import shlex
 import subprocess
-import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from harness.device import DeviceSpec
@@ -18,47 +18,42 @@ from harness.launchers.phone import SECRETS_FOLDER, hidden
 from harness.launchers.phone_claim import Undo
 from harness.launchers.phone_tie import PhoneTie, server_for
 from harness.launchers.remote import RemoteCommand
-from harness.launchers.ssh import client_files
-from profiler.errors import DeviceError, PreconditionError
+from harness.launchers.remote_session import client_files
+from harness.launchers.shared_options import NONE
+from harness.launchers.threaded_session import ENDED_UNSEEN, ThreadedSession
+from harness.sensor_meter import SensorMeter
+from profiler.clock import SystemClock
+from profiler.errors import DeviceError
 from profiler.files import printable
+from profiler.sensors.adb import AdbSensor
 
 _INSTALL_TIMEOUT_S = 300.0
 _POLL_S = 2.0
 _APP_START_S = 20.0
+_HELD_S = 0.5  # less than the times between two samples, so that each of them asks the phone
 _PID = re.compile(r"\d{1,10}")
-_ENDED_UNSEEN = 1
-"""The exit status of an app that has ended: Android does not tell how."""
 
 
-class AppSession:
+class AppSession(ThreadedSession):
     """An app: installed where an apk is given, started by an intent, watched by its process, ended by force."""
 
     def __init__(self, device: DeviceSpec, join: JoinSpec, tie: PhoneTie) -> None:
-        self.device = device
-        self.log_path = tie.log.path
-        self._join = join
+        super().__init__(device, join, tie.log)
         self._tie = tie
-        self._facts: dict[str, Any] = {}
-        self._status: int | None = None
+        self._meter = None if tie.options.meter == NONE else phone_meter(device.id, tie)
         self._logcat: RemoteCommand | None = None
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"app-{device.id}", daemon=True)
         self._thread.start()
-
-    @property
-    def pid(self) -> int | None:
-        return None
 
     @property
     def facts(self) -> Mapping[str, Any]:
         options = self._tie.options
-        return {**self._tie.facts, "package": options.package, "component": options.component, **self._facts}
+        entry = {"package": options.package, "component": options.component}
+        metered = {} if self._meter is None else self._meter.facts
+        return {**self._tie.facts, **metered, **entry, **self._facts}
 
-    def exit_status(self) -> int | None:
-        return self._status
-
-    def settle(self) -> None:
-        pass
+    @property
+    def meter(self) -> SensorMeter | None:
+        return self._meter
 
     def stop(self, grace_s: float) -> None:
         """An app is told to leave by its server; who is still there is ended by force."""
@@ -67,25 +62,25 @@ class AppSession:
         self._stopping.set()
         self._thread.join()
 
-    def _run(self) -> None:
-        status = _ENDED_UNSEEN
-        tie = self._tie
-        try:
-            tie.prepare(self.device.id)
-            self._start()
-            self._watch()
-        except PreconditionError as error:
-            tie.note(f"error: {error}")
-            status = error.exit_code
-        except (OSError, subprocess.SubprocessError) as error:
-            tie.note(f"error: {self.device.id}: start: {error}.")
-        finally:
-            tie.restore()  # which ends the app, too: that was written down before it was started
-            if self._logcat is not None:
-                self._logcat.kill()
-                self._logcat.end()
-            tie.log.close()
-            self._status = status
+    def _serve(self) -> int:
+        self._tie.prepare(self.device.id)
+        if self._meter is not None:
+            self._meter.look()
+            self._note(f"energy is read from here: {self._meter.refusal or 'its battery tells it'}")
+        self._start()
+        self._watch()
+        return ENDED_UNSEEN  # Android does not tell how
+
+    def _tidy_up(self) -> None:
+        if self._meter is not None:
+            self._meter.stop()
+        self._tie.restore()  # which ends the app, too: that was written down before it was started
+        if self._logcat is not None:
+            self._logcat.kill()
+            self._logcat.end()
+
+    def _note(self, text: str) -> None:
+        self._tie.note(text)
 
     def _start(self) -> None:
         tie, options = self._tie, self._tie.options
@@ -176,6 +171,8 @@ class AppSession:
                     self._tie.note("the app's process is gone")
                     return
                 n_silent = 0
+                if self._meter is not None:
+                    self._meter.look()
             except DeviceError as error:
                 n_silent += 1
                 if n_silent > patience:
@@ -185,6 +182,20 @@ class AppSession:
                     ) from None
                 with contextlib.suppress(DeviceError):
                     self._tie.client.connect()
+
+
+def phone_meter(device: str, tie: PhoneTie) -> SensorMeter:
+    """What the phone's battery tells from here; an app need not meter itself."""
+    options, clock = tie.options, SystemClock()
+    sensor = AdbSensor(
+        Path("/"),
+        clock,
+        serial=tie.serial,
+        allow_charging=options.allow_charging,
+        current_unit=options.current_unit,
+        period_s=_HELD_S,
+    )
+    return SensorMeter(device, sensor, clock, hide=lambda text: hidden(text, tie.serial))
 
 
 def start_line(options: AdbOptions, device: DeviceSpec, join: JoinSpec, server: str, secrets: str) -> str:

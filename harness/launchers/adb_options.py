@@ -6,14 +6,14 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import Any, cast, get_args
 
 from harness.device import DeviceSpec
-from harness.launchers.ssh_options import MAX_THREADS
+from harness.launchers.shared_options import HOST, check_names, take_file, take_meter, take_threads, take_wait_s
 from harness.spec import Table
 from profiler.errors import PreconditionError, SpecError
+from profiler.sensors.power_supply import CurrentUnit
 
 TERMUX = "com.termux"
 PYTHON, APP = "python", "app"
@@ -28,7 +28,6 @@ _COMPONENT = re.compile(
 )
 _ACTION = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,127}")
 _EXTRA = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
-_HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]{0,253}")
 _PHONE_PATH = re.compile(r"/[A-Za-z0-9_./+@,=-]{1,511}")
 _MAX_EXTRAS, _MAX_EXTRA_CHARS = 50, 1000
 
@@ -39,7 +38,8 @@ class AdbOptions:
 
     `serial` may be `$NAME`: an environment variable that holds it, as fleet files go into the results. `via` is how
     the client's folder is entered: `run-as` its package, `su`, or not at all (`shell`). `reverse` None: by USB, and
-    where the server listens on this machine alone. `server` is this machine's name as the phone knows it.
+    where the server listens on this machine alone. `server` is this machine's name as the phone knows it. What an app's
+    phone draws is sampled from here unless `meter` is none; `current_unit` settles what is guessed of its gauge.
     """
 
     serial: str
@@ -62,6 +62,7 @@ class AdbOptions:
     screen: str
     fake_unplugged: bool
     allow_charging: bool
+    current_unit: CurrentUnit | None
     connect_timeout_s: float
     reconnect_s: float
 
@@ -79,22 +80,23 @@ class AdbOptions:
             package=package,
             python=entry.take("python", str, f"{files}/usr/bin/python3"),
             folder=entry.take("folder", str, f"{files}/fedmeter"),
-            wheel=_file(entry, "wheel", ".whl"),
-            wheelhouse=_file(entry, "wheelhouse"),
-            meter=entry.take("meter", str, "auto"),
-            threads=entry.take("threads", int, 1),
+            wheel=take_file(entry, "wheel", ".whl"),
+            wheelhouse=take_file(entry, "wheelhouse"),
+            meter=take_meter(entry),
+            threads=take_threads(entry),
             component=entry.take("component", str, None),
             action=entry.take("action", str, None),
             service=entry.take("service", bool, False),
             extras=entry.take("extras", dict, {}),
-            apk=_file(entry, "apk", ".apk"),
+            apk=take_file(entry, "apk", ".apk"),
             reverse=entry.take("reverse", bool, None),
             server=entry.take("server", str, None),
             screen=entry.take("screen", str, LEAVE),
             fake_unplugged=entry.take("fake_unplugged", bool, False),
             allow_charging=entry.take("allow_charging", bool, False),
-            connect_timeout_s=entry.take("connect_timeout_s", float, 20.0),
-            reconnect_s=entry.take("reconnect_s", float, 300.0),
+            current_unit=cast("CurrentUnit | None", entry.take("current_unit", str, None)),  # checked below
+            connect_timeout_s=take_wait_s(entry, "connect_timeout_s", 20.0, 1),
+            reconnect_s=take_wait_s(entry, "reconnect_s", 300.0, 0),
         )
         options._check(entry)
         return options
@@ -113,14 +115,11 @@ class AdbOptions:
             "package": PACKAGE,
             "component": _COMPONENT,
             "action": _ACTION,
-            "server": _HOST,
+            "server": HOST,
             "python": _PHONE_PATH,
             "folder": _PHONE_PATH,
         }
-        for key, pattern in patterns.items():
-            value = getattr(self, key)
-            if value is not None and not pattern.fullmatch(value.replace("{n}", "0")):
-                raise SpecError(f"{entry.where}: {key} = {value!r} is no such thing.")
+        check_names(entry, asdict(self), patterns)
         serial = self.serial.replace("{n}", "0")
         if not (_SERIAL.fullmatch(serial) or _VARIABLE.fullmatch(serial)):
             raise SpecError(f"{entry.where}: serial = {self.serial!r} is none that 'adb devices' shows.")
@@ -129,22 +128,18 @@ class AdbOptions:
         if self.component is not None and not self.component.startswith(f"{self.package}/"):
             raise SpecError(f"{entry.where}: component = {self.component!r} is not of package {self.package!r}.")
         self._check_extras(entry)
-        if self.threads > MAX_THREADS:
-            raise SpecError(f"{entry.where}: more than {MAX_THREADS} threads.")
-        entry.at_least("threads", self.threads, 1)
-        entry.at_least("connect_timeout_s", self.connect_timeout_s, 1)
-        entry.at_least("reconnect_s", self.reconnect_s, 0)
 
     def _check_choices(self, entry: Table) -> None:
-        choices = {
+        choices: dict[str, tuple[str | None, ...]] = {
             "client": (PYTHON, APP),
             "via": (RUN_AS, SU, SHELL),
-            "meter": ("auto", "none"),
             "screen": (LEAVE, ON, OFF),
+            "current_unit": (None, *get_args(CurrentUnit)),
         }
         for key, known in choices.items():
             if getattr(self, key) not in known:
-                raise SpecError(f"{entry.where}: {key} = {getattr(self, key)!r}; it is one of {', '.join(known)}.")
+                names = ", ".join(name for name in known if name is not None)
+                raise SpecError(f"{entry.where}: {key} = {getattr(self, key)!r}; it is one of {names}.")
 
     def _check_extras(self, entry: Table) -> None:
         if len(self.extras) > _MAX_EXTRAS:
@@ -189,13 +184,3 @@ def _is_template(text: str) -> bool:
     except ValueError:
         return False
     return all(name in PLACEHOLDERS and not kind and conversion is None for name, kind, conversion in fields)
-
-
-def _file(entry: Table, key: str, ending: str = "") -> str | None:
-    """A file of this machine; a relative name counts from where the command runs. Whether it is there shows later."""
-    name: str | None = entry.take(key, str, None)
-    if name is None:
-        return None
-    if not name.endswith(ending) or not name.isprintable() or not name:
-        raise SpecError(f"{entry.where}: {key} = {name!r} is no file of that kind.")
-    return str(Path(name).expanduser().absolute())

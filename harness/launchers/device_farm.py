@@ -19,6 +19,8 @@ from harness.device import DeviceSpec
 from harness.launcher import DeviceCheck, JoinSpec
 from harness.launchers.client_log import ClientLog
 from harness.launchers.device_farm_client import RUN_PAUSE_S, DeviceFarm, Finished, HttpsTransfer, service
+from harness.launchers.shared_options import check_names, take_file, take_needed_file
+from harness.launchers.threaded_session import ThreadedSession
 from harness.spec import Table
 from profiler.errors import DeviceError, SpecError
 
@@ -44,27 +46,17 @@ def real_farm(wait: Callable[[float], bool]) -> DeviceFarm:
     return DeviceFarm(service(), HttpsTransfer(), wait)
 
 
-class FarmSession:
+class FarmSession(ThreadedSession):
     """One run there, of one device."""
 
     def __init__(self, device: DeviceSpec, join: JoinSpec, log: ClientLog, make_farm: MakeFarm, pause_s: float) -> None:
-        self.device = device
-        self.log_path = log.path
-        self._join = join
-        self._log = log
+        super().__init__(device, join, log)
         self._make_farm = make_farm
         self._pause_s = pause_s
-        self._facts: dict[str, Any] = {}
-        self._status: int | None = None
+        self._farm: DeviceFarm | None = None
         self._uploads: list[str] = []
         self._pool: str | None = None
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"farm-{device.id}", daemon=True)
         self._thread.start()
-
-    @property
-    def pid(self) -> int | None:
-        return None
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -72,33 +64,19 @@ class FarmSession:
         entry = {key: options[key] for key in ("project", "test_type", "models", "minutes", "metered")}
         return {"launcher": "device-farm", "energy_missing": ENERGY_MISSING, **entry, **self._facts}
 
-    def exit_status(self) -> int | None:
-        return self._status
-
-    def settle(self) -> None:
-        pass
-
     def stop(self, grace_s: float) -> None:
         """The run there is ended, as it costs; what it has left is still brought here."""
         self._stopping.set()
         self._thread.join()
 
-    def _run(self) -> None:
-        status = 1
-        farm: DeviceFarm | None = None
+    def _serve(self) -> int:
         try:
-            farm = self._make_farm(self._stopping.wait)
-            status = self._serve(farm)
+            self._farm = self._make_farm(self._stopping.wait)
+            return self._run_there(self._farm)
         except DeviceError as error:
-            self._log.note(f"error: {self.device.id}: {error}")
-            status = error.exit_code
-        finally:
-            if farm is not None:
-                self._tidy_up(farm)
-            self._log.close()
-            self._status = status
+            raise DeviceError(f"{self.device.id}: {Exception.__str__(error)}", remedy=error.remedy) from None
 
-    def _serve(self, farm: DeviceFarm) -> int:
+    def _run_there(self, farm: DeviceFarm) -> int:
         run = farm.start(self._request(farm))
         self._log.note(f"a run is scheduled there, and costs from now on: {cost_text(self.device)}")
         try:
@@ -194,9 +172,11 @@ class FarmSession:
             return
         self._facts["artefacts"] = sum(1 for _ in folder.iterdir())
 
-    def _tidy_up(self, farm: DeviceFarm) -> None:
+    def _tidy_up(self) -> None:
+        if self._farm is None:
+            return
         try:
-            farm.delete(pool=self._pool, uploads=self._uploads)
+            self._farm.delete(pool=self._pool, uploads=self._uploads)
         except DeviceError as error:
             self._log.note(f"what was uploaded is still there: {error}")
 
@@ -215,10 +195,10 @@ class DeviceFarmLauncher:
     def read_options(cls, entry: Table) -> dict[str, Any]:
         options: dict[str, Any] = {
             "project": entry.take("project", str),
-            "app": _file(entry, "app", ".apk"),
+            "app": take_needed_file(entry, "app", ".apk"),
             "test_type": entry.take("test_type", str, "APPIUM_PYTHON"),
-            "test_package": _file(entry, "test_package", ".zip", ".apk"),
-            "test_spec": _file(entry, "test_spec", ".yml", ".yaml", default=None),
+            "test_package": take_needed_file(entry, "test_package", ".zip", ".apk"),
+            "test_spec": take_file(entry, "test_spec", ".yml", ".yaml"),
             "models": entry.take("models", list, []),
             "pool": entry.take("pool", str, None),
             "server": entry.take("server", str),
@@ -278,24 +258,12 @@ def _check(entry: Table, options: Mapping[str, Any]) -> None:
         raise SpecError(f"{entry.where}: test_type = {options['test_type']!r}; it is one of {', '.join(TEST_TYPES)}.")
     if options["minutes"] > MAX_MINUTES:
         raise SpecError(f"{entry.where}: minutes = {options['minutes']}; Device Farm ends a run after {MAX_MINUTES}.")
-    for key, pattern in {"project": _NAME, "server": _ADDRESS, "pool": _ARN}.items():
-        value = options[key]
-        if value is not None and not pattern.fullmatch(value.replace("{n}", "0")):
-            raise SpecError(f"{entry.where}: {key} = {value!r} is no such thing.")
+    check_names(entry, options, {"project": _NAME, "server": _ADDRESS, "pool": _ARN})
     for model in options["models"]:
         if not isinstance(model, str) or not _MODEL.fullmatch(model):
             raise SpecError(f"{entry.where}: models: {model!r} is no model's name.")
     if bool(options["models"]) == (options["pool"] is not None):
         raise SpecError(f"{entry.where}: give 'models', or the ARN of a device pool of one device as 'pool'.")
-
-
-def _file(entry: Table, key: str, *endings: str, default: Any = ...) -> Any:
-    name: str | None = entry.take(key, str) if default is ... else entry.take(key, str, default)
-    if name is None:
-        return None
-    if not name.endswith(endings) or not name.isprintable():
-        raise SpecError(f"{entry.where}: {key} = {name!r} is no file of that kind ({', '.join(endings)}).")
-    return str(Path(name).expanduser().absolute())
 
 
 def _is_there(path: str | None) -> bool:

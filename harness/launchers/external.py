@@ -8,7 +8,6 @@ own meter, like any that a launcher starts.
 from __future__ import annotations
 
 import logging
-import re
 import shlex
 import socket
 import threading
@@ -20,16 +19,13 @@ from fl.security import CA, CLIENT_FILES, client_folder, is_loopback
 from harness.device import DeviceSpec
 from harness.launcher import DeviceCheck, JoinSpec
 from harness.launchers.local import client_command, reachable
-from harness.launchers.ssh_options import MAX_THREADS
+from harness.launchers.shared_options import HOST, WILDCARDS, check_names, take_meter, take_threads
 from harness.spec import Table
-from profiler.errors import SpecError
 
 log = logging.getLogger("harness")
 
 EXTERNAL, FOREIGN = "external", "foreign"
 REMIND_S = 30.0
-_WILDCARDS = ("0.0.0.0", "[::]")
-_HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]{0,253}")
 
 
 class ExternalSession:
@@ -78,17 +74,11 @@ class ExternalLauncher:
     @classmethod
     def read_options(cls, entry: Table) -> dict[str, Any]:
         options: dict[str, Any] = {
-            "threads": entry.take("threads", int, 1),
-            "meter": entry.take("meter", str, "auto"),
+            "threads": take_threads(entry),
+            "meter": take_meter(entry),
             "server": entry.take("server", str, None),
         }
-        entry.at_least("threads", options["threads"], 1)
-        if options["threads"] > MAX_THREADS:
-            raise SpecError(f"{entry.where}: more than {MAX_THREADS} threads.")
-        if options["meter"] not in ("auto", "none"):
-            raise SpecError(f"{entry.where}: meter = {options['meter']!r}; it is 'auto' or 'none'.")
-        if options["server"] is not None and not _HOST.fullmatch(options["server"].replace("{n}", "0")):
-            raise SpecError(f"{entry.where}: server = {options['server']!r} is no such thing.")
+        check_names(entry, options, {"server": HOST})
         return options
 
     @classmethod
@@ -168,7 +158,7 @@ def _for_strangers(devices: list[DeviceSpec], join: JoinSpec, address: str) -> l
 def _from_elsewhere(address: str, name: str | None) -> str:
     """The server's address as other machines find it: by `name`, else by this machine's own."""
     host, _, port = address.rpartition(":")
-    if name is None and (is_loopback(address) or host not in _WILDCARDS):
+    if name is None and (is_loopback(address) or host not in WILDCARDS):
         return reachable(address)
     name = name or socket.gethostname()
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"

@@ -16,10 +16,9 @@ from harness.launchers.local import reachable
 from harness.launchers.phone import Phone, connected_by, hidden
 from harness.launchers.phone_claim import PhoneClaim, digest
 from harness.launchers.remote import RemoteConnection
+from harness.launchers.shared_options import WILDCARDS
 from profiler.errors import DeviceError
 from profiler.sensors.adb_client import AdbClient
-
-_WILDCARDS = ("0.0.0.0", "[::]")
 
 
 class PhoneTie:
@@ -72,7 +71,7 @@ def server_for(tie: PhoneTie, join: JoinSpec, connection: RemoteConnection, devi
     options, address = tie.options, join.address
     host, _, port = address.rpartition(":")
     is_by_usb = connected_by(tie.serial) == "usb"
-    wants_way = is_loopback(address) or (is_by_usb and host in _WILDCARDS and options.server is None)
+    wants_way = is_loopback(address) or (is_by_usb and host in WILDCARDS and options.server is None)
     if wants_way if options.reverse is None else options.reverse:
         return f"127.0.0.1:{connection.forward(reachable(address))}", "reverse"
     if is_loopback(address):
@@ -80,7 +79,7 @@ def server_for(tie: PhoneTie, join: JoinSpec, connection: RemoteConnection, devi
             f"{device}: start: the server listens on {address}, which no phone reaches.",
             remedy="Leave out 'reverse', or let it listen on every address: [server] address = \"0.0.0.0:8443\".",
         )
-    name = options.server or (host if host not in _WILDCARDS else _own_address(tie.serial))
+    name = options.server or (host if host not in WILDCARDS else _own_address(tie.serial))
     if name is None:
         raise DeviceError(
             f"{device}: start: it cannot be seen how the phone reaches this machine.",

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from harness.device import DeviceSpec
+from harness.launchers.shared_options import HOST, check_names, take_file, take_meter, take_threads, take_wait_s
 from harness.spec import Table
 from profiler.errors import SpecError
 
-MAX_THREADS = 4096
-_HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]{0,253}")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@\\-]{0,63}")
 _JUMP = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,63}@)?[A-Za-z0-9_\[][A-Za-z0-9._:%\]-]{0,253}")
 _REMOTE_PATH = re.compile(r"[A-Za-z0-9_./~+ @,=-]{1,512}")
@@ -53,21 +51,21 @@ class SshOptions:
             host=entry.take("host", str),
             user=entry.take("user", str, None),
             port=entry.take("port", int, None),
-            identity=_file(entry, "identity"),
-            known_hosts=_file(entry, "known_hosts"),
-            config=_file(entry, "ssh_config"),
+            identity=take_file(entry, "identity"),
+            known_hosts=take_file(entry, "known_hosts"),
+            config=take_file(entry, "ssh_config"),
             accept_new=entry.take("accept_new", bool, False),
             jump=entry.take("jump", str, None),
             tunnel=entry.take("tunnel", bool, None),
             server=entry.take("server", str, None),
             python=entry.take("python", str, "python3"),
             folder=entry.take("folder", str, "~/.cache/fedmeter"),
-            wheel=_file(entry, "wheel"),
-            wheelhouse=_file(entry, "wheelhouse"),
-            meter=entry.take("meter", str, "auto"),
-            threads=entry.take("threads", int, 1),
-            connect_timeout_s=entry.take("connect_timeout_s", float, 20.0),
-            reconnect_s=entry.take("reconnect_s", float, 300.0),
+            wheel=take_file(entry, "wheel", ".whl"),
+            wheelhouse=take_file(entry, "wheelhouse"),
+            meter=take_meter(entry),
+            threads=take_threads(entry),
+            connect_timeout_s=take_wait_s(entry, "connect_timeout_s", 20.0, 1),
+            reconnect_s=take_wait_s(entry, "reconnect_s", 300.0, 0),
         )
         options._check(entry)
         return options
@@ -81,25 +79,15 @@ class SshOptions:
         return asdict(self)
 
     def _check(self, entry: Table) -> None:
-        patterns = {"host": _HOST, "user": _USER, "server": _HOST, "python": _REMOTE_PATH, "folder": _REMOTE_PATH}
-        for key, pattern in patterns.items():
-            value = getattr(self, key)
-            if value is not None and (value.startswith("-") or not pattern.fullmatch(value.replace("{n}", "0"))):
-                raise SpecError(f"{entry.where}: {key} = {value!r} is no such thing.")
+        patterns = {"host": HOST, "user": _USER, "server": HOST, "python": _REMOTE_PATH, "folder": _REMOTE_PATH}
+        check_names(entry, asdict(self), patterns)
         hops = [] if self.jump is None else self.jump.split(",")
         if not all(_JUMP.fullmatch(hop.replace("{n}", "0")) for hop in hops):
             raise SpecError(f"{entry.where}: jump = {self.jump!r}; it is USER@HOST:PORT, several with commas between.")
         if self.port is not None and not 0 < self.port < 65536:
             raise SpecError(f"{entry.where}: port = {self.port} is none: 1 to 65535.")
-        if self.meter not in ("auto", "none"):
-            raise SpecError(f"{entry.where}: meter = {self.meter!r}; it is 'auto' or 'none'.")
         if self.python.startswith("~"):
             raise SpecError(f"{entry.where}: python = {self.python!r}: give a full path, or a name in the PATH.")
-        if self.threads > MAX_THREADS:
-            raise SpecError(f"{entry.where}: more than {MAX_THREADS} threads.")
-        entry.at_least("threads", self.threads, 1)
-        entry.at_least("connect_timeout_s", self.connect_timeout_s, 1)
-        entry.at_least("reconnect_s", self.reconnect_s, 0)
 
     @property
     def place(self) -> tuple[str, int | None]:
@@ -133,13 +121,3 @@ class SshOptions:
         for flag, given in optional.items():
             arguments += [] if given is None else [flag, str(given)]
         return arguments
-
-
-def _file(entry: Table, key: str) -> str | None:
-    """A file of this machine; a relative name counts from where the command runs. Whether it is there shows later."""
-    name: str | None = entry.take(key, str, None)
-    if name is None:
-        return None
-    if not name or any(ord(character) < 32 or character == '"' for character in name):
-        raise SpecError(f"{entry.where}: {key} = {name!r} is no file name.")
-    return str(Path(name).expanduser().absolute())

@@ -13,7 +13,8 @@ from fl.loop import CallRecord, RoundResult
 from fl.messages import EvaluateRes, FitRes, Parameters
 from fl.proxy import Answer, CallTiming
 from fl.receipts import Stray
-from harness.recorder import Energy, TaskContext, round_rows, stray_rows
+from harness.energy_sources import Energy
+from harness.recorder import TaskContext, round_rows, stray_rows
 from profiler.quantities import EnergyReading, Provenance, Scope
 from profiler.records import Row, SpanRecord, encode_line
 

@@ -31,7 +31,8 @@ from fl.loop import CallName, RoundResult, run_rounds
 from fl.messages import Parameters
 from fl.server import Server
 from fl.strategies.fedavg import FedAvg
-from harness.recorder import Energy, TaskContext, round_rows, stray_rows
+from harness.energy_sources import Energy
+from harness.recorder import TaskContext, round_rows, stray_rows
 from harness.store import Store
 from profiler.clock import SystemClock
 from profiler.quantities import EnergyReading, Scope

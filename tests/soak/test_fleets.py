@@ -9,7 +9,8 @@ import pytest
 from harness.store import Store
 from profiler.records import Row
 from tests.harness.running import Bench
-from tests.soak.fleets import Options, actions, chaos, plan, unaccounted
+from tests.soak.fleets import chaos, unaccounted
+from tests.soak.troubles import Options, actions, plan
 
 SMALL = Options(seed=7, rounds=9, here=2, there=1, every=1)
 
