@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,8 @@ from analysis import tables_on_disk as tables
 from analysis.idle import IdlePower
 from analysis.parquet import DERIVED_COLUMNS
 from analysis.run_records import Run as Run
-from analysis.run_records import RunRecords, read_run
-from analysis.spans import ALL_SPANS, NO_SPANS, SpanSelection, frame
+from analysis.run_records import RunRecords, read_run, stream_spans
+from analysis.spans import ALL_SPANS, NO_SPANS, SpanSelection, SpansInMemory, frame
 from analysis.thinning import thinned
 from profiler.errors import ResultsError
 from profiler.records import KINDS, SCHEMA_VERSION, Row
@@ -72,12 +73,10 @@ def _results(runs: list[Run], read: Sequence[RunRecords], spans: SpanSelection) 
             + "".join(f" {warning}" for warning in warnings),
             remedy="Let a run finish, or finish it with `python -m harness.run --resume DIR`.",
         )
-    span_tables = [table for one in read for table in one.spans]
-    if spans.max_calls is not None:
-        span_tables, thinning = thinned(span_tables, spans.max_calls)
-        warnings += thinning
+    span_tables, thinning = thinned([one.spans for one in read], spans)
+    warnings += thinning
     for one in read:
-        one.spans.clear()  # what is not kept must not stay in memory
+        one.spans = SpansInMemory()  # what is not kept must not stay in memory
     return Results(
         runs=runs,
         tasks=_frame("task", [row for one in read for row in one.tasks]),
@@ -88,6 +87,23 @@ def _results(runs: list[Run], read: Sequence[RunRecords], spans: SpanSelection) 
         idle={run.run_id: one.idle for run, one in zip(runs, read, strict=True)},
         warnings=warnings,
     )
+
+
+def each_batch(results: Results, selection: SpanSelection) -> Iterator[pd.DataFrame]:
+    """The selected spans of loaded results, read anew a batch at a time: more of them than fit into memory."""
+    tasks, rounds = (_by_run(table) for table in (results.tasks, results.rounds))
+    for run in results.runs:
+        made = tables.spans(run.path, selection)
+        told = (tasks[run.run_id], rounds[run.run_id], results.idle[run.run_id])
+        batches = made.tables(selection.kept) if made is not None else stream_spans(run, *told, selection)
+        yield from (frame([batch], selection) for batch in batches)
+
+
+def _by_run(table: pd.DataFrame) -> defaultdict[str, list[Row]]:
+    grouped: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows(table[[name for name in ("run_id", "task", "round", "attempt") if name in table]]):
+        grouped[row["run_id"]].append(row)
+    return grouped
 
 
 def rows(frame: pd.DataFrame) -> list[Row]:

@@ -20,7 +20,15 @@ import pyarrow as pa
 from analysis.cli import printable
 from analysis.idle import IdlePower, idle_powers, net_energies, net_energy
 from analysis.record_files import Part, read_parts
-from analysis.spans import UNIQUE, SpanSelection, counting_by_task, finished, that_count
+from analysis.spans import (
+    UNIQUE,
+    SpanSelection,
+    SpansInMemory,
+    SpanSource,
+    counting_by_task,
+    finished,
+    that_count,
+)
 from profiler.errors import ResultsError
 from profiler.records import Row, TornLine, read_lines
 
@@ -46,7 +54,7 @@ class RunRecords:
     tasks: list[Row] = field(default_factory=list)
     rounds: list[Row] = field(default_factory=list)
     failures: list[Row] = field(default_factory=list)
-    spans: list[pa.Table] = field(default_factory=list)
+    spans: SpanSource = field(default_factory=SpansInMemory)
     idle: dict[str, IdlePower] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -71,18 +79,20 @@ def read_run(run: Run, selection: SpanSelection) -> RunRecords:
             if row.get("round") is None or attempts.get((row["task"], row["round"])) == row["attempt"]:
                 kept.append({**row, "run_id": run.run_id, **_net_columns(run, row, read.idle)})
     read.rounds.sort(key=lambda row: (row["task"], row["round"]))
-    read.spans = list(_counting_spans(run, batches, selection, attempts, read.idle))
+    read.spans = SpansInMemory(list(_counting_spans(run, batches, selection, attempts, read.idle)))
     read.tasks = _judge_tasks(run, plan, rows["task_finished"], attempts, read.warnings)
     _note_unfinished(run, read)
     return read
 
 
-def stream_spans(run: Run, read: RunRecords, selection: SpanSelection) -> Iterator[pa.Table]:
-    """The selected spans anew from the records, a batch at a time; `read` is what `read_run` gave, spans or not."""
-    plan = {row["task"]: row for row in read.tasks}
-    attempts = {(row["task"], row["round"]): row["attempt"] for row in read.rounds}
-    for part in _parts(run, plan, selection, []):
-        yield from _counting_spans(run, part.spans, selection, attempts, read.idle)
+def stream_spans(
+    run: Run, tasks: Iterable[Row], rounds: Iterable[Row], idle: Mapping[str, IdlePower], selection: SpanSelection
+) -> Iterator[pa.Table]:
+    """The selected spans anew from the records, a batch at a time; all else is as `read_run` gave it."""
+    due = {row["task"]: row for row in tasks}
+    attempts = {(row["task"], row["round"]): row["attempt"] for row in rounds}
+    for part in _parts(run, due, selection, []):
+        yield from _counting_spans(run, part.spans, selection, attempts, idle)
 
 
 def _counting_spans(

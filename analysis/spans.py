@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -77,11 +77,28 @@ FIT_CALLS = SpanSelection(
 """What fit windows need, beside the above."""
 PAGE_SPANS = SpanSelection(
     (
-        *FIT_WORK.kept,
-        *("device", "processor", "call", "clock", "start_ns", "duration_s", "energy_j", "provenance", "energy_scope"),
+        *("run_id", "task", "round", "device", "processor", "call", "name", "clock", "start_ns", "duration_s"),
+        *("energy_j", "provenance", "energy_scope"),
     )
 )
-"""What figures and the report need of all spans, beside the fits of `FIT_CALLS`."""
+"""What figures and the report need of all spans, beside the fits of `FIT_CALLS`; read a batch at a time."""
+
+
+class SpanSource(Protocol):
+    """The selected spans of a run, wherever they are."""
+
+    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """All of them, a batch at a time, with some of the selected columns; as often as wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpansInMemory:
+    """Selected spans that have been read."""
+
+    read: Sequence[pa.Table] = ()
+
+    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        return (table.select(columns) for table in self.read)
 
 
 Counting = Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
