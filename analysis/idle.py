@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from profiler.records import Row
+
+Values = npt.NDArray[np.float64]
+_decode_charged = msgspec.json.Decoder(dict[str, Annotated[float, msgspec.Meta(ge=0)]]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,39 @@ def net_energy(row: Row, powers: Mapping[str, IdlePower]) -> tuple[float | None,
     idle_j = math.fsum(powers[meter].power_w * seconds for meter, seconds in charged_s.items())
     idle_err_j = math.fsum(powers[meter].err_w * seconds for meter, seconds in charged_s.items())
     return energy_j - idle_j, math.hypot(err_j, idle_err_j)
+
+
+def net_energies(
+    energy_j: Values, err_j: Values, idle_s: Iterable[str | None], powers: Mapping[str, IdlePower]
+) -> tuple[Values, Values]:
+    """The same of many, as float64[n] with NaN for what is not known; `idle_s` is JSON. Raises ValueError."""
+    watts = {meter: (power.power_w, power.err_w) for meter, power in powers.items()}
+    idle = np.array([_idle_joules(text, watts) for text in idle_s], dtype=np.float64).reshape(-1, 2)
+    known = ~np.isnan(energy_j + err_j + idle[:, 0])
+    return (
+        np.where(known, energy_j - idle[:, 0], math.nan),
+        np.where(known, np.hypot(err_j, idle[:, 1]), math.nan),
+    )
+
+
+def _idle_joules(idle_s: str | None, watts: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
+    """Idle energy and its error, in joules; NaN where a meter's power is not known."""
+    if idle_s is None:
+        return math.nan, math.nan
+    charged_s = _charged(idle_s)
+    if not charged_s.keys() <= watts.keys():
+        return math.nan, math.nan
+    parts = [(watts[meter][0] * seconds, watts[meter][1] * seconds) for meter, seconds in charged_s.items()]
+    if len(parts) == 1:  # nearly always
+        return parts[0]
+    return math.fsum(part[0] for part in parts), math.fsum(part[1] for part in parts)
+
+
+def _charged(idle_s: str) -> dict[str, float]:
+    try:
+        return _decode_charged(idle_s)
+    except msgspec.ValidationError:
+        return _checked(json.loads(idle_s))  # which says what is wrong
 
 
 def _checked(idle_s: object) -> dict[str, float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,8 @@ from analysis import tables_on_disk as tables
 from analysis.idle import IdlePower
 from analysis.parquet import DERIVED_COLUMNS
 from analysis.run_records import Run as Run
-from analysis.run_records import read_run
-from analysis.spans import ALL_SPANS, NO_SPANS, SpanSelection, frame
+from analysis.run_records import RunRecords, read_run, stream_spans
+from analysis.spans import ALL_SPANS, NO_SPANS, SpanSelection, SpansInMemory, frame
 from analysis.thinning import thinned
 from profiler.errors import ResultsError
 from profiler.records import KINDS, SCHEMA_VERSION, Row
@@ -59,9 +60,11 @@ def load(paths: Sequence[Path], spans: SpanSelection = ALL_SPANS) -> Results:
     Of the spans only the selected ones and their selected columns are kept, so that ten million of them fit into
     memory. A run's derived tables are read instead of its records where they were made of just these records.
     """
-    runs = [_open_run(folder) for folder in _run_folders(paths)]
-    _refuse_copies(runs)
-    read = [tables.read(run.path, spans) or read_run(run, spans) for run in runs]
+    runs = _open_runs(paths)
+    return _results(runs, [tables.read(run.path, spans) or read_run(run, spans) for run in runs], spans)
+
+
+def _results(runs: list[Run], read: Sequence[RunRecords], spans: SpanSelection) -> Results:
     warnings = [f"{run.path}{warning}" for run, one in zip(runs, read, strict=True) for warning in one.warnings]
     if not any(row["finished"] for one in read for row in one.tasks):
         due = sum(len(one.tasks) for one in read)
@@ -70,12 +73,10 @@ def load(paths: Sequence[Path], spans: SpanSelection = ALL_SPANS) -> Results:
             + "".join(f" {warning}" for warning in warnings),
             remedy="Let a run finish, or finish it with `python -m harness.run --resume DIR`.",
         )
-    span_tables = [table for one in read for table in one.spans]
-    if spans.max_calls is not None:
-        span_tables, thinning = thinned(span_tables, spans.max_calls)
-        warnings += thinning
+    span_tables, thinning = thinned([one.spans for one in read], spans)
+    warnings += thinning
     for one in read:
-        one.spans.clear()  # what is not kept must not stay in memory
+        one.spans = SpansInMemory()  # what is not kept must not stay in memory
     return Results(
         runs=runs,
         tasks=_frame("task", [row for one in read for row in one.tasks]),
@@ -86,6 +87,23 @@ def load(paths: Sequence[Path], spans: SpanSelection = ALL_SPANS) -> Results:
         idle={run.run_id: one.idle for run, one in zip(runs, read, strict=True)},
         warnings=warnings,
     )
+
+
+def each_batch(results: Results, selection: SpanSelection) -> Iterator[pd.DataFrame]:
+    """The selected spans of loaded results, read anew a batch at a time: more of them than fit into memory."""
+    tasks, rounds = (_by_run(table) for table in (results.tasks, results.rounds))
+    for run in results.runs:
+        made = tables.spans(run.path, selection)
+        told = (tasks[run.run_id], rounds[run.run_id], results.idle[run.run_id])
+        batches = made.tables(selection.kept) if made is not None else stream_spans(run, *told, selection)
+        yield from (frame([batch], selection) for batch in batches)
+
+
+def _by_run(table: pd.DataFrame) -> defaultdict[str, list[Row]]:
+    grouped: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows(table[[name for name in ("run_id", "task", "round", "attempt") if name in table]]):
+        grouped[row["run_id"]].append(row)
+    return grouped
 
 
 def rows(frame: pd.DataFrame) -> list[Row]:
@@ -105,6 +123,12 @@ def _plain(column: pd.Series[Any]) -> list[object]:
     values[column.isna().to_numpy()] = None
     plain: list[object] = values.tolist()
     return plain
+
+
+def _open_runs(paths: Sequence[Path]) -> list[Run]:
+    runs = [_open_run(folder) for folder in _run_folders(paths)]
+    _refuse_copies(runs)
+    return runs
 
 
 def _run_folders(paths: Sequence[Path]) -> list[Path]:
@@ -209,13 +233,17 @@ def _frame(kind: str, records: Sequence[Row]) -> pd.DataFrame:
     return frame
 
 
-def write_tables(results: Results) -> list[Path]:
-    """Write tables/*.parquet into each run folder, spans anew from its records. Raises OSError, ResultsError."""
-    written = []
-    for run in results.runs:
-        made_of = tables.source(run.path)  # before it is read: what is appended meanwhile makes the tables outdated
-        written += tables.write(run, made_of, read_run(run, NO_SPANS))
-    return written
+def write_tables(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Write tables/*.parquet into each run folder, anew from its records; paths of them and warnings.
+
+    Raises OSError, and ResultsError as `load`.
+    """
+    runs = _open_runs(paths)
+    made_of = [tables.source(run.path) for run in runs]  # before it is read: what is appended meanwhile outdates them
+    read = [read_run(run, NO_SPANS) for run in runs]
+    warnings = _results(runs, read, NO_SPANS).warnings
+    written = [path for one in zip(runs, made_of, read, strict=True) for path in tables.write(*one)]
+    return written, warnings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -224,9 +252,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    results = load(arguments.results, NO_SPANS)
-    cli.say(*(f"note: {warning}" for warning in results.warnings))
-    written = [str(path) for path in write_tables(results)]
+    paths, warnings = write_tables(arguments.results)
+    cli.say(*(f"note: {warning}" for warning in warnings))
+    written = [str(path) for path in paths]
     print(json.dumps({"tables": written}) if arguments.json else "\n".join(written))
     return 0
 

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from analysis.spans import SpanColumns, SpanSelection, digest
-from profiler.records import Row, TornLine, read_lines
+from analysis.span_lines import Span, SpanColumns, decode
+from analysis.spans import SpanSelection
+from profiler.records import Row, TornLine, decoded_lines
 
 PART_BYTES = 16 * 1024 * 1024
 PARALLEL_FROM_BYTES = 8 * PART_BYTES  # less takes about as long as other processes need to start
@@ -90,12 +91,11 @@ def read_part(stretch: Stretch, selection: SpanSelection) -> Part:
     """Every line is checked whole, whatever is kept of it."""
     torn = TornLine()
     rows: defaultdict[str, list[Row]] = defaultdict(list)
-    spans, tasks, digests = SpanColumns(selection), set(), []
-    for row in read_lines(stretch.path, torn, start=stretch.start, stop=stretch.stop):
-        if row["kind"] == "span":
-            spans.add(row)
-            tasks.add(row["task"])
-            digests.append(digest(row))
+    spans = SpanColumns(selection)
+    for record in decoded_lines(stretch.path, decode, torn, start=stretch.start, stop=stretch.stop):
+        if isinstance(record, Span):
+            spans.add(record)
         else:
-            rows[row["kind"]].append(row)
-    return Part(stretch.path, dict(rows), spans.batches(), frozenset(tasks), np.array(digests, dtype=np.int64), torn)
+            rows[record["kind"]].append(record)
+    batches, digests = spans.finish()
+    return Part(stretch.path, dict(rows), batches, frozenset(spans.tasks), digests, torn)

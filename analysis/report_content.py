@@ -65,7 +65,7 @@ def report(material: Material) -> Report:
         not_drawn=not_drawn,
         runs=report_record.runs(results),
         failures=report_record.failures(results),
-        devices=report_record.devices(results),
+        devices=report_record.devices(results, material.spans),
         sensors=report_record.sensors(results),
         origins=tuple(report_record.origin(run) for run in results.runs[:MAX_TABLE_ROWS]),
     )

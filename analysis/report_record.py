@@ -8,9 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from analysis import words
 from analysis.cli import printable
 from analysis.load import Results, Run, rows
+from analysis.page_spans import PageSpans
 
 MAX_TABLE_ROWS = 1000
 MAX_TEXT = 65_536
@@ -77,8 +80,8 @@ def failures(results: Results) -> Table:
     return Table.of("failures", "Failures", columns, cells)
 
 
-def devices(results: Results) -> Table:
-    energies = _energies_by_device(results)
+def devices(results: Results, spans: PageSpans) -> Table:
+    energies = _energies_by_device(spans.energies)
     cells = []
     for run_id, by_id in results.devices.items():
         for device, info in sorted(by_id.items()):
@@ -95,10 +98,9 @@ def devices(results: Results) -> Table:
     return Table.of("devices", "What each device measured", columns, cells)
 
 
-def _energies_by_device(results: Results) -> dict[tuple[str, str], str]:
+def _energies_by_device(energies: pd.DataFrame) -> dict[tuple[str, str], str]:
     """(run, device) -> `estimated (process)`: all kinds and scopes of the energies of its spans."""
-    spans = results.spans
-    known = spans[spans["energy_j"].notna() & spans["device"].notna()]
+    known = energies[(energies["n_known"] > 0) & energies["device"].notna()]
     seen: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     columns = ["run_id", "device", "provenance", "energy_scope"]
     for row in rows(known[columns].drop_duplicates()):

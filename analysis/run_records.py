@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from analysis.cli import printable
-from analysis.idle import IdlePower, idle_powers, net_energy
+from analysis.idle import IdlePower, idle_powers, net_energies, net_energy
 from analysis.record_files import Part, read_parts
-from analysis.spans import SpanSelection, counting_by_task, digest, finished, that_count, unique_key
+from analysis.spans import (
+    UNIQUE,
+    SpanSelection,
+    SpansInMemory,
+    SpanSource,
+    counting_by_task,
+    finished,
+    that_count,
+)
 from profiler.errors import ResultsError
 from profiler.records import Row, TornLine, read_lines
 
@@ -45,7 +54,7 @@ class RunRecords:
     tasks: list[Row] = field(default_factory=list)
     rounds: list[Row] = field(default_factory=list)
     failures: list[Row] = field(default_factory=list)
-    spans: list[pa.Table] = field(default_factory=list)
+    spans: SpanSource = field(default_factory=SpansInMemory)
     idle: dict[str, IdlePower] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -70,18 +79,20 @@ def read_run(run: Run, selection: SpanSelection) -> RunRecords:
             if row.get("round") is None or attempts.get((row["task"], row["round"])) == row["attempt"]:
                 kept.append({**row, "run_id": run.run_id, **_net_columns(run, row, read.idle)})
     read.rounds.sort(key=lambda row: (row["task"], row["round"]))
-    read.spans = list(_counting_spans(run, batches, selection, attempts, read.idle))
+    read.spans = SpansInMemory(list(_counting_spans(run, batches, selection, attempts, read.idle)))
     read.tasks = _judge_tasks(run, plan, rows["task_finished"], attempts, read.warnings)
     _note_unfinished(run, read)
     return read
 
 
-def stream_spans(run: Run, read: RunRecords, selection: SpanSelection) -> Iterator[pa.Table]:
-    """The selected spans anew from the records, a batch at a time; `read` is what `read_run` gave, spans or not."""
-    plan = {row["task"]: row for row in read.tasks}
-    attempts = {(row["task"], row["round"]): row["attempt"] for row in read.rounds}
-    for part in _parts(run, plan, selection, []):
-        yield from _counting_spans(run, part.spans, selection, attempts, read.idle)
+def stream_spans(
+    run: Run, tasks: Iterable[Row], rounds: Iterable[Row], idle: Mapping[str, IdlePower], selection: SpanSelection
+) -> Iterator[pa.Table]:
+    """The selected spans anew from the records, a batch at a time; all else is as `read_run` gave it."""
+    due = {row["task"]: row for row in tasks}
+    attempts = {(row["task"], row["round"]): row["attempt"] for row in rounds}
+    for part in _parts(run, due, selection, []):
+        yield from _counting_spans(run, part.spans, selection, attempts, idle)
 
 
 def _counting_spans(
@@ -93,9 +104,10 @@ def _counting_spans(
 ) -> Iterator[pa.Table]:
     counting = counting_by_task(attempts)
 
-    def net(row: Row) -> tuple[float | None, float | None]:
-        both = _net_columns(run, row, powers)
-        return both["energy_net_j"], both["energy_net_err_j"]
+    def net(batch: pa.RecordBatch) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        gross = [batch[name].to_numpy(zero_copy_only=False) for name in ("energy_j", "energy_err_j")]
+        with _naming(run, "span"):
+            return net_energies(gross[0], gross[1], batch["idle_s"].to_pylist(), powers)
 
     for batch in batches:
         counted = that_count(batch, counting)
@@ -135,14 +147,18 @@ def _parts(run: Run, plan: Mapping[str, Row], selection: SpanSelection, warnings
 
 
 def _net_columns(run: Run, row: Row, powers: Mapping[str, IdlePower]) -> Row:
-    try:
+    with _naming(run, f"{row['kind']} record of round {row.get('round')}"):
         net_j, net_err_j = net_energy(row, powers)
-    except ValueError as error:
-        raise ResultsError(
-            f"{run.path}: a {row['kind']} record of round {row.get('round')}: {error}.",
-            remedy=_RESTORE,
-        ) from None
     return {"energy_net_j": net_j, "energy_net_err_j": net_err_j}
+
+
+@contextmanager
+def _naming(run: Run, what: str) -> Iterator[None]:
+    """Say of what a ValueError is, as a ResultsError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ResultsError(f"{run.path}: a {what}: {error}.", remedy=_RESTORE) from None
 
 
 def _checked_task(path: Path, row: Row) -> Row:
@@ -170,11 +186,14 @@ def _checked_task(path: Path, row: Row) -> Row:
 def _refuse_duplicate_spans(run: Run, digests: Sequence[npt.NDArray[np.int64]]) -> None:
     """Two spans of one digest are most likely one span twice; which one, the records tell."""
     distinct, counts = np.unique(np.concatenate([np.empty(0, np.int64), *digests]), return_counts=True)
-    doubled = set(distinct[counts > 1].tolist())
-    if not doubled:
+    doubled = distinct[counts > 1]
+    if not doubled.size:
         return
-    rows = (row for path in sorted((run.path / "records").glob("*.jsonl")) for row in read_lines(path))
-    keys = Counter(unique_key(row) for row in rows if row["kind"] == "span" and digest(row) in doubled)
+    keys: Counter[tuple[object, ...]] = Counter()
+    for part in read_parts(run.path, SpanSelection(UNIQUE)):
+        alike = pa.array(np.isin(part.digests, doubled))
+        spans = pa.Table.from_batches(part.spans).select(UNIQUE).filter(alike) if part.spans else None
+        keys.update(tuple(row.values()) for row in (spans.to_pylist() if spans else ()))
     for key, count in keys.items():
         if count > 1:
             raise ResultsError(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +13,12 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.parquet import DERIVED_COLUMNS, table_schema
-from profiler.records import KINDS, Row
+from profiler.records import KINDS
 
-_N_PENDING = 50_000
 _KEYS = ("task", "attempt", "round")
 _NET = tuple(column.name for column in DERIVED_COLUMNS["span"])
 _NET_INPUTS = ("energy_j", "energy_err_j", "idle_s")
-_UNIQUE = ("task", "attempt", "round", "device", "call", "name", "span_id")
+UNIQUE = ("task", "attempt", "round", "device", "call", "name", "span_id")
 """No two spans of a run are alike in all of these."""
 _TYPES = {column.name: column.type for column in (*KINDS["span"], *DERIVED_COLUMNS["span"])}
 _ALL_COLUMNS = ("run_id", *_TYPES)
@@ -62,9 +60,6 @@ class SpanSelection:
         wanted = {*_KEYS, *inputs, *self.kept}
         return tuple(column.name for column in KINDS["span"] if column.name in wanted)
 
-    def wants(self, name: str) -> bool:
-        return self.names is None or name in self.names
-
 
 ALL_SPANS = SpanSelection()
 NO_SPANS = SpanSelection((), frozenset())
@@ -82,59 +77,28 @@ FIT_CALLS = SpanSelection(
 """What fit windows need, beside the above."""
 PAGE_SPANS = SpanSelection(
     (
-        *FIT_WORK.kept,
-        *("device", "processor", "call", "clock", "start_ns", "duration_s", "energy_j", "provenance", "energy_scope"),
+        *("run_id", "task", "round", "device", "processor", "call", "name", "clock", "start_ns", "duration_s"),
+        *("energy_j", "provenance", "energy_scope"),
     )
 )
-"""What figures and the report need of all spans, beside the fits of `FIT_CALLS`."""
+"""What figures and the report need of all spans, beside the fits of `FIT_CALLS`; read a batch at a time."""
 
 
-def digest(row: Row) -> int:
-    """64 bits of what tells a span from all others of its run."""
-    key = repr([row.get(name) for name in _UNIQUE]).encode(errors="surrogatepass")
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little", signed=True)
+class SpanSource(Protocol):
+    """The selected spans of a run, wherever they are."""
+
+    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """All of them, a batch at a time, with some of the selected columns; as often as wanted."""
 
 
-def unique_key(row: Row) -> tuple[object, ...]:
-    return tuple(row.get(name) for name in _UNIQUE)
+@dataclass(frozen=True, slots=True)
+class SpansInMemory:
+    """Selected spans that have been read."""
 
+    read: Sequence[pa.Table] = ()
 
-class SpanColumns:
-    """Collects records of spans as batches of columns."""
-
-    def __init__(self, selection: SpanSelection) -> None:
-        self._selection = selection
-        self._pending: dict[str, list[object]] = {name: [] for name in selection.recorded}
-        self._n_pending = 0
-        self._batches: list[pa.RecordBatch] = []
-
-    def add(self, row: Row) -> None:
-        if not self._selection.wants(row["name"]):
-            return
-        for name, values in self._pending.items():
-            values.append(row.get(name))
-        self._n_pending += 1
-        if self._n_pending >= _N_PENDING:
-            self._flush()
-
-    def batches(self) -> list[pa.RecordBatch]:
-        """All that was added, in its order."""
-        self._flush()
-        return self._batches
-
-    def _flush(self) -> None:
-        if self._n_pending:
-            arrays = {name: _array(name, values) for name, values in self._pending.items()}
-            self._batches.append(pa.RecordBatch.from_pydict(arrays))
-            self._pending = {name: [] for name in self._pending}
-            self._n_pending = 0
-
-
-def _array(name: str, values: Sequence[object]) -> pa.Array:
-    if _TYPES[name] == "json":
-        return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
-    made = pa.array(values, table_schema("span").field(name).type)
-    return made.dictionary_encode() if name in REPEATED else made
+    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        return (table.select(columns) for table in self.read)
 
 
 Counting = Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
@@ -166,18 +130,15 @@ def that_count(batch: pa.RecordBatch, counting: Counting) -> pa.RecordBatch:
     return batch if counts.all() else batch.filter(pa.array(counts))
 
 
-Net = Callable[[Row], tuple[float | None, float | None]]
+Net = Callable[[pa.RecordBatch], tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
 
 
 def finished(batch: pa.RecordBatch, run_id: str, selection: SpanSelection, net: Net) -> pa.Table:
-    """A batch with exactly the columns of the selection: those that loading adds, too. `net` is of one record."""
+    """A batch with exactly the columns of the selection: those that loading adds, too."""
     columns = {name: batch.column(name) for name in batch.schema.names}
     columns["run_id"] = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(batch), np.int32)), [run_id])
     if set(_NET) & set(selection.kept):
-        inputs = batch.select([*_KEYS, *_NET_INPUTS]).to_pylist()
-        pairs = [net({**row, "kind": "span", "idle_s": _parsed(row["idle_s"])}) for row in inputs]
-        for number, name in enumerate(_NET):
-            columns[name] = pa.array([pair[number] for pair in pairs], pa.float64())
+        columns |= zip(_NET, (pa.array(values, from_pandas=True) for values in net(batch)), strict=True)
     return pa.table({name: columns[name] for name in selection.kept})
 
 

@@ -7,8 +7,8 @@ a resumed run or a copy that does not keep times, the tables are not used. They 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from analysis.idle import IdlePower
 from analysis.parquet import as_rows, as_table, table_schema
 from analysis.run_records import Run, RunRecords, stream_spans
 from analysis.spans import ALL_SPANS, REPEATED, SpanSelection
+from profiler.errors import ResultsError
 from profiler.records import SCHEMA_VERSION
 
 KINDS = ("span", "round", "failure", "task")
@@ -49,7 +50,7 @@ def _path(folder: Path, kind: str) -> Path:
 
 def write(run: Run, made_of: bytes, read: RunRecords) -> list[Path]:
     """Write all tables of a run, the tasks last; spans go through memory a batch at a time. Raises OSError."""
-    _write(run.path, "span", stream_spans(run, read, ALL_SPANS), {_SOURCE: made_of})
+    _write(run.path, "span", stream_spans(run, read.tasks, read.rounds, read.idle, ALL_SPANS), {_SOURCE: made_of})
     for kind, records in (("round", read.rounds), ("failure", read.failures)):
         _write(run.path, kind, iter([as_table(kind, records)]), {_SOURCE: made_of})
     idle = {meter: asdict(power) for meter, power in read.idle.items()}
@@ -68,18 +69,33 @@ def _write(folder: Path, kind: str, tables: Iterator[pa.Table], told: Mapping[by
 
 def read(folder: Path, selection: SpanSelection) -> RunRecords | None:
     """What `read_run` would give, from up-to-date tables; None where there are none, or others than we write."""
+    told = _told(folder)
+    try:
+        return _read(folder, told, selection) if told is not None else None
+    except (pa.ArrowInvalid, OSError):  # a torn file
+        return None
+
+
+def spans(folder: Path, selection: SpanSelection) -> SpansOnDisk | None:
+    """The selected spans of up-to-date tables, as `read` gives them."""
+    return None if _told(folder) is None else SpansOnDisk(_path(folder, "span"), selection)
+
+
+def _told(folder: Path) -> Mapping[bytes, bytes] | None:
+    """The metadata of tables that are all there, up to date and as we write them."""
     if not all(_path(folder, kind).is_file() for kind in KINDS):
         return None
     made_of = source(folder)
     try:
         schemas = {kind: pq.read_schema(_path(folder, kind)) for kind in KINDS}
-        usable = all(
-            schema.equals(table_schema(kind)) and (schema.metadata or {}).get(_SOURCE) == made_of
-            for kind, schema in schemas.items()
-        )
-        return _read(folder, schemas["task"].metadata, selection) if usable else None
     except (pa.ArrowInvalid, OSError):  # a torn file, or none of Parquet's
         return None
+    usable = all(
+        schema.equals(table_schema(kind)) and (schema.metadata or {}).get(_SOURCE) == made_of
+        for kind, schema in schemas.items()
+    )
+    told: Mapping[bytes, bytes] = schemas["task"].metadata
+    return told if usable else None
 
 
 def _read(folder: Path, told: Mapping[bytes, bytes], selection: SpanSelection) -> RunRecords:
@@ -88,19 +104,34 @@ def _read(folder: Path, told: Mapping[bytes, bytes], selection: SpanSelection) -
         tasks=plain["task"],
         rounds=plain["round"],
         failures=plain["failure"],
-        spans=list(_spans(_path(folder, "span"), selection)) if selection.kept else [],
+        spans=SpansOnDisk(_path(folder, "span"), selection),
         idle={meter: IdlePower(**power) for meter, power in json.loads(told[_IDLE]).items()},
         warnings=json.loads(told[_WARNINGS]),
     )
 
 
-def _spans(path: Path, selection: SpanSelection) -> Iterator[pa.Table]:
-    """The selected spans a batch at a time, so that what is not wanted never fills the memory."""
-    columns = [*selection.kept, *({"name"} - set(selection.kept) if selection.names is not None else ())]
-    with pq.ParquetFile(path, read_dictionary=[name for name in REPEATED if name in columns]) as file:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
-            table = pa.table(batch)
-            if selection.names is not None:
-                table = table.filter(pc.is_in(table["name"], pa.array(sorted(selection.names))))
-            if len(table):
-                yield table.select(list(selection.kept))
+@dataclass(frozen=True, slots=True)
+class SpansOnDisk:
+    """The selected spans of a table, read a batch at a time, so that what is not wanted never fills the memory."""
+
+    path: Path
+    selection: SpanSelection
+
+    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Raises ResultsError where the file is damaged."""
+        if not columns:
+            return
+        names = self.selection.names
+        read = [*columns, *({"name"} - set(columns) if names is not None else ())]
+        try:
+            with pq.ParquetFile(self.path, read_dictionary=[name for name in REPEATED if name in read]) as file:
+                for batch in file.iter_batches(_BATCH_ROWS, columns=read):
+                    table = pa.table(batch)
+                    if names is not None:
+                        table = table.filter(pc.is_in(table["name"], pa.array(sorted(names))))
+                    if len(table):
+                        yield table.select(list(columns))
+        except (pa.ArrowException, OSError) as error:
+            raise ResultsError(
+                f"{self.path}: {error}.", remedy="Remove that folder of tables: they are made of the records beside it."
+            ) from None

@@ -16,14 +16,21 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from analysis.spans import SpanSelection, SpanSource
 
-def thinned(tables: Sequence[pa.Table], max_calls: int) -> tuple[list[pa.Table], list[str]]:
-    """Spans of at most about so many fits, and a sentence where any are left out.
+_COUNTED = ("run_id", "task", "round", "name")
+
+
+def thinned(sources: Sequence[SpanSource], selection: SpanSelection) -> tuple[list[pa.Table], list[str]]:
+    """The selected spans of at most about `max_calls` fits, and a sentence where any are left out.
 
     Rounds k, 2k, ... of every task are kept, at least one of each, and spans outside rounds. Of fewer fits all are.
     """
-    n_calls, shortest = _count(tables)
-    every = min(math.ceil(n_calls / max_calls), shortest)
+    tables = (table for source in sources for table in source.tables(selection.kept))
+    if selection.max_calls is None:
+        return list(tables), []
+    n_calls, shortest = _count(table for source in sources for table in source.tables(_COUNTED))
+    every = min(math.ceil(n_calls / selection.max_calls), shortest)
     if every <= 1:
         return list(tables), []
     kept = [table.filter(pa.array(_rounds(table) % every == 0)) for table in tables]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from profiler.errors import ResultsError
 from profiler.quantities import EnergyReading
@@ -25,6 +25,7 @@ LATE = "late"  # the span of a reply that came after its deadline: how late, on 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 MAX_STORED_STEPS = 10_000
 
+_Record = TypeVar("_Record")
 Row = dict[str, Any]
 """One record as it stands in JSONL: a JSON object, checked by `check_row`."""
 
@@ -401,6 +402,8 @@ def decode_line(line: bytes) -> Row:
     if not isinstance(row, dict):
         raise ValueError(f"not a JSON object but {type(row).__name__}")
     check_row(row)
+    if b"\\u" in line:  # half of a surrogate pair is no text: Parquet cannot hold it, nor a terminal print it
+        json.dumps(row, ensure_ascii=False).encode()
     return row
 
 
@@ -416,11 +419,23 @@ class TornLine:
     n_bytes: int = 0
 
 
-def read_lines(path: Path, torn: TornLine | None = None, *, start: int = 0, stop: int | None = None) -> Iterator[Row]:
+def read_lines(path: Path, torn: TornLine | None = None) -> Iterator[Row]:
+    """Every record of one JSONL file, in order, as `decoded_lines` reads them."""
+    return decoded_lines(path, decode_line, torn)
+
+
+def decoded_lines(
+    path: Path,
+    decode: Callable[[bytes], _Record],
+    torn: TornLine | None = None,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[_Record]:
     """Every record of one JSONL file, in order; of those lines alone that begin in the bytes from start to stop.
 
-    A last line without its newline is dropped and told through `torn`. A bad line with a newline is damage and raises
-    ResultsError, naming file and line.
+    A last line without its newline is dropped and told through `torn`. A bad line with a newline, of which `decode`
+    raises ValueError, is damage and raises ResultsError, naming file and line.
     """
     with path.open("rb") as lines:
         lines.seek(start)
@@ -434,7 +449,7 @@ def read_lines(path: Path, torn: TornLine | None = None, *, start: int = 0, stop
                     torn.path, torn.n_bytes = path, len(line)
                 return
             try:
-                yield decode_line(line)
+                yield decode(line)
             except ValueError as error:
                 raise ResultsError(
                     f"{path}, line {_line_number(path, position)}: {error}.",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
+import pandas as pd
+
 from analysis.cli import printable
 from analysis.configurations import grouped, has_cutoff
 from analysis.load import SIMULATED, Results, rows
+from analysis.page_spans import TaskKey as TaskKey
 from analysis.runs import runs_table
 from profiler.records import Row
-
-TaskKey = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +75,16 @@ def median_round(rounds: list[Row]) -> int:
     return int(ordered[(len(ordered) - 1) // 2]["round"])
 
 
-def task_spans(results: Results, key: TaskKey, **values: object) -> list[Row]:
-    """The spans of one task, of those alone that have these values in their columns."""
-    spans = results.spans
-    wanted = (spans["run_id"] == key[0]) & (spans["task"] == key[1])
-    for name, value in values.items():
-        wanted &= (spans[name] == value).fillna(False).astype(bool)
-    return rows(spans[wanted])
+def drawn_rounds(results: Results) -> dict[TaskKey, int]:
+    """The tasks that are shown span by span, and which round of each."""
+    rounds = rows_by_task(rows(results.rounds))
+    chosen = [shown.key for tasks in finished(results).values() for shown in telling(tasks)]
+    return {key: median_round(rounds[key]) for key in chosen}
+
+
+def of_task(spans: pd.DataFrame, key: TaskKey) -> pd.DataFrame:
+    """The spans of one task."""
+    if spans.empty:
+        return spans
+    own: pd.DataFrame = spans[(spans["run_id"] == key[0]) & (spans["task"] == key[1])]
+    return own

@@ -21,9 +21,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from analysis.figures import choice
 from analysis.files import write_atomically
-from analysis.load import SIMULATED, Results, load
-from analysis.spans import FIT_CALLS, PAGE_SPANS
+from analysis.load import SIMULATED, Results, each_batch, load
+from analysis.page_spans import PageSpans
+from analysis.spans import FIT_CALLS, FIT_WORK, PAGE_SPANS
 from analysis.words import TIME_PROVENANCE
 from profiler.errors import ResultsError, nearest
 from profiler.quantities import Provenance
@@ -68,22 +70,22 @@ PHASE_STYLE: Mapping[str, dict[str, Any]] = {
 class Material:
     """What figures are drawn from: loaded results, and files of `harness.calibrate`.
 
-    `calls` are the same results with the fits that cutoffs are learnt from, of very many a part; None where `results`
-    have them.
+    The spans of `results` are its fits, in few columns; those of `fits` the calls that cutoffs are learnt from, of
+    very many a part. `spans` has sums of all. A figure of yours that needs others reads them by `load.each_batch`.
     """
 
     results: Results
+    fits: Results
+    spans: PageSpans
     calibrations: tuple[Path, ...] = ()
-    calls: Results | None = None
-
-    @property
-    def fits(self) -> Results:
-        return self.results if self.calls is None else self.calls
 
     @classmethod
-    def of(cls, paths: Sequence[Path], calibrations: Sequence[Path]) -> Material:
+    def of(cls, paths: Sequence[Path], calibrations: Sequence[Path] = ()) -> Material:
         """Load it, so that ten million spans fit into memory. Raises ResultsError as `analysis.load.load`."""
-        return cls(load(paths, PAGE_SPANS), tuple(calibrations), load(paths, FIT_CALLS))
+        fits = load(paths, FIT_CALLS)
+        results = load(paths, FIT_WORK)
+        spans = PageSpans.of(each_batch(results, PAGE_SPANS), choice.drawn_rounds(results))
+        return cls(results, fits, spans, tuple(calibrations))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from analysis.cli import printable
 from analysis.configurations import without_repeats
 from analysis.figures import choice
@@ -28,7 +30,8 @@ from analysis.figures.drawing import (
     styled,
     unit_of,
 )
-from analysis.load import Results, rows
+from analysis.load import rows
+from profiler.records import Row
 
 _PHASES = ("receive", "fit", "send", "evaluate", "wait")
 
@@ -53,9 +56,9 @@ class Bar:
 def draw(material: Material) -> list[Picture]:
     """One picture a workload."""
     pictures = []
-    spans = spans_by_task(material.results)
+    energies = by_task(material.spans.energies)
     for workload, tasks in choice.finished(material.results).items():
-        made = [bar for bar in bars(tasks, spans) if bar.joules]
+        made = [bar for bar in bars(tasks, energies) if bar.joules]
         if made:
             pictures.append(_picture(workload, made))
     if not pictures:
@@ -63,41 +66,36 @@ def draw(material: Material) -> list[Picture]:
     return pictures
 
 
-def spans_by_task(results: Results) -> dict[choice.TaskKey, list[dict[str, Any]]]:
-    """The energy of the clients' own spans in rounds: a row for each task, device and phase, one for those without."""
-    spans = results.spans
-    own = spans[spans["name"].isin(_PHASES) & spans["round"].notna() & spans["device"].notna()]
-    keys = ["run_id", "task", "device", "processor", "name", "provenance"]
-    known = own["energy_j"].notna()
-    summed = own[known].groupby(keys, observed=True, dropna=False)["energy_j"].sum().reset_index()
-    missing = own.loc[~known, [*keys, "energy_j"]].drop_duplicates()
-    return choice.rows_by_task([*rows(summed), *rows(missing)])
+def by_task(energies: pd.DataFrame) -> dict[choice.TaskKey, list[Row]]:
+    """The sums of `PageSpans.energies` that are of clients' own spans in rounds."""
+    own = energies["name"].isin(_PHASES) & energies["in_round"].astype(bool) & energies["device"].notna()
+    return choice.rows_by_task(rows(energies[own]))
 
 
-def bars(tasks: Sequence[choice.Shown], spans: Mapping[choice.TaskKey, Sequence[Mapping[str, Any]]]) -> list[Bar]:
+def bars(tasks: Sequence[choice.Shown], energies: Mapping[choice.TaskKey, Sequence[Row]]) -> list[Bar]:
     """One bar for each configuration and processor, in their order."""
     by_label: defaultdict[str, list[choice.Shown]] = defaultdict(list)
     for shown in tasks:
         by_label[shown.label].append(shown)
-    return [bar for label, members in by_label.items() for bar in _bars_of(label, members, spans)]
+    return [bar for label, members in by_label.items() for bar in _bars_of(label, members, energies)]
 
 
 def _bars_of(
-    label: str, members: Sequence[choice.Shown], spans: Mapping[choice.TaskKey, Sequence[Mapping[str, Any]]]
+    label: str, members: Sequence[choice.Shown], energies: Mapping[choice.TaskKey, Sequence[Row]]
 ) -> list[Bar]:
     kept = without_repeats([shown.task for shown in members])
-    own: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    own: defaultdict[str, list[Row]] = defaultdict(list)
     for task in kept:
-        for row in spans.get((task["run_id"], task["task"]), ()):
+        for row in energies.get((task["run_id"], task["task"]), ()):
             own[row["processor"] or "processor not named"].append(row)
     made = []
     for processor, found in sorted(own.items()):
         joules: defaultdict[str, float] = defaultdict(float)
         for row in found:
-            if row["energy_j"] is not None:
+            if row["n_known"]:
                 joules[row["name"]] += row["energy_j"] / len(kept)
-        provenances = frozenset(row["provenance"] for row in found if row["energy_j"] is not None)
-        n_missing = sum(row["energy_j"] is None for row in found)
+        provenances = frozenset(row["provenance"] for row in found if row["n_known"])
+        n_missing = sum(row["n_missing"] for row in found)
         n_devices = len({row["device"] for row in found})
         made.append(Bar(label, processor, dict(joules), n_devices, len(kept), n_missing, provenances))
     return made

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib.patches import Patch
 
 from analysis.cli import printable
@@ -33,7 +34,7 @@ from analysis.figures.drawing import (
     slug,
     styled,
 )
-from analysis.load import Run
+from analysis.load import Run, rows
 from profiler.errors import ResultsError
 from profiler.quantities import Provenance
 from profiler.records import Row
@@ -41,6 +42,8 @@ from profiler.records import Row
 Values = npt.NDArray[np.float64]
 HOST = "host"
 MAX_SAMPLES = 4_000_000
+MAX_ROUNDS = 100
+"""Rounds whose calls are drawn: more of them would be thinner than a pixel or two."""
 _BATCH_ROWS = 1_000_000
 _MAX_RAILS = 1_000
 _COLUMNS = ("t_ns", "rail", "value")
@@ -175,30 +178,54 @@ def _edges(times_s: Values) -> list[int]:
     return edges if edges[-1] == last else [*edges, last]
 
 
+@dataclass(frozen=True, slots=True)
+class _Calls:
+    """The calls drawn below a trace: of very many those of one round in `every`, of some devices alone."""
+
+    rows: Sequence[Row] = ()
+    every: int = 1
+    n_left_out: int = 0
+
+    @classmethod
+    def of(cls, spans: pd.DataFrame) -> _Calls:
+        if spans.empty:
+            return cls()
+        known = spans["start_ns"].notna() & spans["device"].notna() & spans["round"].notna()
+        calls = spans[(spans["name"] == "call") & (spans["clock"] == "server") & known]
+        devices = sorted(set(calls["device"]))
+        every = max(1, math.ceil(calls["round"].nunique() / MAX_ROUNDS))
+        kept = calls[calls["device"].isin(devices[:MAX_ROWS]) & (calls["round"] % every == 0)]
+        return cls(rows(kept), every, max(0, len(devices) - MAX_ROWS))
+
+
 def _picture(material: Material, workload: str, panels: Sequence[tuple[choice.Shown, list[Trace]]]) -> Picture:
     meters = sorted({_meter(material, shown) for shown, _ in panels})
+    drawn = [_Calls.of(choice.of_task(material.spans.drawn, shown.key)) for shown, _ in panels]
     with styled():
         figure = canvas(8.0, 0.6 + 2.9 * len(panels))
-        for axes, (shown, traces) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
-            calls = _calls(choice.task_spans(material.results, shown.key, name="call", clock="server"))
-            _draw(axes, traces, calls)
+        grid = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+        for axes, (shown, traces), calls in zip(grid, panels, drawn, strict=True):
+            _draw(axes, traces, calls.rows)
             axes.set_title(f"{shortened(shown.label, 60)}: {_meter(material, shown)}")
         axes.set_xlabel("time since the meter's first sample of the task (s)")
     return Picture(
         f"power-{slug(workload)}",
         f"Power while it ran: {workload}",
-        f"The host's meter: {'; '.join(meters)}. Bars below: each client's calls, on the same clock.",
+        f"The host's meter: {'; '.join(meters)}. {_said(drawn)}",
         figure,
     )
+
+
+def _said(drawn: Sequence[_Calls]) -> str:
+    every, n_left_out = max(calls.every for calls in drawn), max(calls.n_left_out for calls in drawn)
+    some = f" of one round in {every}" if every > 1 else ""
+    more = f" {n_left_out} more devices took part and are not drawn." if n_left_out else ""
+    return f"Bars below: each client's calls{some}, on the same clock.{more}"
 
 
 def _meter(material: Material, shown: choice.Shown) -> str:
     host = material.results.devices[shown.key[0]].get(HOST, {})
     return printable(str(host.get("meter") or "which one is not on record"))[:80]
-
-
-def _calls(spans: Sequence[Row]) -> list[Row]:
-    return [row for row in spans if row["start_ns"] is not None]
 
 
 def _draw(axes: Any, traces: Sequence[Trace], calls: Sequence[Row]) -> None:
@@ -216,7 +243,7 @@ def _draw(axes: Any, traces: Sequence[Trace], calls: Sequence[Row]) -> None:
         )
     end_s = max(float(one.edges_s[-1]) for one in traces) - origin_s
     top_w = max((float(np.nanmax(one.powers_w)) for one in traces if np.isfinite(one.powers_w).any()), default=1.0)
-    devices = sorted({row["device"] for row in calls if row["device"]})[:MAX_ROWS]
+    devices = sorted({row["device"] for row in calls})
     _draw_calls(axes, calls, devices, origin_s, top_w)
     axes.set(xlim=(0, end_s), ylim=(-top_w * (0.06 * len(devices) + 0.04), top_w * 1.25))
     axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= top_w * 1.25])

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from analysis.cli import printable
 from analysis.figures import choice
 from analysis.figures.drawing import (
@@ -54,9 +56,14 @@ class _Panel:
 
 def draw(material: Material) -> list[Picture]:
     """One picture a workload: the median round of the longest task without a cutoff, and of one with."""
+    rounds = choice.drawn_rounds(material.results)
     pictures = []
     for workload, tasks in choice.finished(material.results).items():
-        panels = [panel for shown in choice.telling(tasks) if (panel := _panel(material, shown)) is not None]
+        panels = [
+            panel
+            for shown in choice.telling(tasks)
+            if (panel := _panel(material, shown, rounds[shown.key])) is not None
+        ]
         if panels:
             pictures.append(_picture(workload, panels))
     if not pictures:
@@ -64,35 +71,34 @@ def draw(material: Material) -> list[Picture]:
     return pictures
 
 
-def _panel(material: Material, shown: choice.Shown) -> _Panel | None:
-    rounds = choice.rows_by_task(rows(material.results.rounds))[shown.key]
-    number = choice.median_round(rounds)
-    spans = choice.task_spans(material.results, shown.key, round=number)
-    made = bars(spans)
-    if not made:
+def _panel(material: Material, shown: choice.Shown, number: int) -> _Panel | None:
+    spans = choice.of_task(material.spans.drawn, shown.key)
+    spans = spans[(spans["round"] == number).fillna(False).astype(bool)] if len(spans) else spans
+    if not len(timed := _timed_calls(spans)):
         return None
-    devices = sorted({bar.device for bar in made}, key=lambda name: (_processor(spans, name), name))
-    kept = set(devices[:MAX_ROWS])
-    order = {device: place for place, device in enumerate(devices)}
-    chosen = sorted((bar for bar in made if bar.device in kept), key=lambda bar: order[bar.device])
-    return _Panel(shown, number, tuple(chosen), len(devices) - len(kept))
+    processors = spans.groupby("device")["processor"].first().fillna("")
+    devices = sorted(set(timed["device"]), key=lambda name: (processors[name], name))
+    kept = devices[:MAX_ROWS]
+    own = rows(spans[spans["device"].isin(kept)])
+    made = sorted(bars(own, int(timed["start_ns"].min())), key=lambda bar: devices.index(bar.device))
+    return _Panel(shown, number, tuple(made), len(devices) - len(kept))
 
 
-def _processor(spans: Sequence[Row], device: str) -> str:
-    return next((row["processor"] or "" for row in spans if row["device"] == device), "")
+def _timed_calls(spans: pd.DataFrame) -> pd.DataFrame:
+    if spans.empty:
+        return spans
+    known = spans["device"].notna() & spans["call"].notna() & spans["start_ns"].notna()
+    timed: pd.DataFrame = spans[(spans["name"] == "call") & (spans["clock"] == "server") & known]
+    return timed
 
 
-def bars(spans: Sequence[Row]) -> list[Bar]:
+def bars(spans: Sequence[Row], origin_ns: int) -> list[Bar]:
     """The bars of one round, from its span records; a call without a start on the server's clock gives none."""
     calls: defaultdict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
     for row in spans:
         if row["device"] is not None and row["call"] is not None:
             calls[row["device"], row["call"]][row["name"]] = row
-    starts_ns = [_start_ns(call["call"]) for call in calls.values() if "call" in call]
-    known_ns = [start for start in starts_ns if start is not None]
-    if not known_ns:
-        return []
-    return [bar for (device, _), call in calls.items() for bar in _call_bars(device, call, min(known_ns))]
+    return [bar for (device, _), call in calls.items() for bar in _call_bars(device, call, origin_ns)]
 
 
 def _start_ns(row: Row) -> int | None:

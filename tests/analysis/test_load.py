@@ -41,7 +41,7 @@ def test_records_without_the_newer_columns_load_as_not_known(tmp_path: Path) -> 
     newer = ["gpu_use", "gpu_temperature_c", "gpu_frequency_hz", "throttling"]
     spans = load([a_run(tmp_path).path]).spans
     assert spans[newer].isna().all(axis=None)
-    [path] = [path for path in write_tables(load([tmp_path])) if path.name == "spans.parquet"]
+    [path] = [path for path in write_tables([tmp_path])[0] if path.name == "spans.parquet"]
     assert {pq.read_table(path).column(name).null_count for name in newer} == {len(spans)}
 
 
@@ -97,7 +97,7 @@ def test_a_run_json_that_is_not_ours(tmp_path: Path, content: str, says: str) ->
 def test_each_task_says_by_what_clock_it_ran(tmp_path: Path, clock: str | None, loaded: str) -> None:
     RunFolder(tmp_path, clock=clock).write([Task("t1")])
     assert load([tmp_path]).tasks["clock"].tolist() == [loaded]
-    [path] = [path for path in write_tables(load([tmp_path])) if path.name == "tasks.parquet"]
+    [path] = [path for path in write_tables([tmp_path])[0] if path.name == "tasks.parquet"]
     assert pq.read_table(path).column("clock").to_pylist() == [loaded]
 
 
@@ -246,7 +246,7 @@ def test_tables_are_written_with_units(tmp_path: Path, capsys: pytest.CaptureFix
 def test_derived_tables_do_not_change_what_is_loaded(tmp_path: Path) -> None:
     a_run(tmp_path)
     before = load([tmp_path])
-    write_tables(before)
+    write_tables([tmp_path])
     assert rows(load([tmp_path]).spans) == rows(before.spans)
 
 

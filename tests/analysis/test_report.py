@@ -13,7 +13,6 @@ import pytest
 
 from analysis.figures.drawing import Material
 from analysis.hypertext import Html, element, lines, text
-from analysis.load import load
 from analysis.report import main
 from analysis.report_content import Report, report
 from analysis.report_page import page
@@ -45,7 +44,7 @@ class Tags(HTMLParser):
 
 
 def made(root: Path) -> Report:
-    return report(Material(load([root])))
+    return report(Material.of([root]))
 
 
 def parsed(root: Path) -> Tags:

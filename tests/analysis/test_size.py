@@ -180,7 +180,7 @@ def test_several_processes_read_the_same_and_say_what_is_wrong(tmp_path: Path) -
 def test_the_analyses_say_the_same_of_tables_as_of_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_large(tmp_path, SMALL)
     of_records = documents(tmp_path, capsys)
-    write_tables(load([tmp_path]))
+    write_tables([tmp_path])
     times = folder.records.stat()
     folder.records.write_bytes(b"#" * times.st_size)  # so that nobody can have read them
     os.utime(folder.records, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -190,7 +190,7 @@ def test_the_analyses_say_the_same_of_tables_as_of_records(tmp_path: Path, capsy
 @pytest.mark.parametrize("change", ["appended", "touched", "end", "torn", "foreign", "older"])
 def test_tables_that_do_not_fit_their_records_are_not_read(tmp_path: Path, change: str) -> None:
     folder = write_large(tmp_path, SMALL)
-    write_tables(load([tmp_path]))
+    write_tables([tmp_path])
     table = folder.path / "tables" / "rounds.parquet"
     wrong = pq.read_table(table)
     wrong = wrong.set_column(wrong.schema.get_field_index("time_s"), wrong.schema.field("time_s"), pa.array([9e9] * 18))
@@ -220,7 +220,7 @@ def test_warnings_failures_and_idle_power_are_in_the_tables(tmp_path: Path) -> N
     with folder.records.open("ab") as file:
         file.write(b'{"torn')
     before = load([tmp_path])
-    write_tables(before)
+    write_tables([tmp_path])
     moved = folder.path.rename(tmp_path / "moved")
     after = load([moved])
     assert after.warnings == [warning.replace(str(folder.path), str(moved)) for warning in before.warnings]
@@ -232,7 +232,7 @@ def test_warnings_failures_and_idle_power_are_in_the_tables(tmp_path: Path) -> N
 
 
 def test_one_run_with_tables_and_one_without(tmp_path: Path) -> None:
-    write_tables(load([write_large(tmp_path, SMALL).path]))
+    write_tables([write_large(tmp_path, SMALL).path])
     RunFolder(tmp_path, "other").write([Task("x", fits=[Client("new", "cpu", 1.0, steps_s=[1.0])])])
     spans = load([tmp_path], FIT_CALLS).spans
     assert set(spans["run_id"]) == {"large", "other"}

@@ -16,7 +16,6 @@ from matplotlib.colors import to_rgb
 from analysis.figures import choice, drawing, energy, learning
 from analysis.figures.__main__ import main
 from analysis.figures.drawing import PHASE_STYLE, Material, Picture, drawn, figure, names
-from analysis.load import Results, load
 from profiler.errors import ResultsError
 from tests.fixtures.documented import install
 from tests.fixtures.results_folder import RunFolder, Task
@@ -27,15 +26,15 @@ DRAWN = ("energy", "learning", "pareto", "power", "timeline", "tradeoff")
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     root = tmp_path_factory.mktemp("results")
     write_timed(root, e_tasks())
-    return load([root])
+    return Material.of([root])
 
 
 @pytest.fixture(scope="module")
-def pictures(results: Results) -> dict[str, Picture]:
-    made, absent = drawn(Material(results), names())
+def pictures(material: Material) -> dict[str, Picture]:
+    made, absent = drawn(material, names())
     assert list(absent) == ["calibration"]
     return {picture.name.split("-")[0]: picture for picture in made}
 
@@ -68,20 +67,20 @@ def test_axes_carry_units_and_marks_are_explained(pictures: dict[str, Picture], 
 @pytest.mark.parametrize("name", ["energy", "learning", "pareto", "timeline", "tradeoff"])
 def test_what_is_simulated_says_so(tmp_path: Path, name: str) -> None:
     write_timed(tmp_path, e_tasks(provenance="simulated"), clock="simulated")
-    (picture,) = figure(name)(Material(load([tmp_path])))
+    (picture,) = figure(name)(Material.of([tmp_path]))
     assert "simulated" in words_on(picture)
 
 
 def test_measured_and_simulated_never_share_a_picture(tmp_path: Path) -> None:
     write_timed(tmp_path, e_tasks())
     write_timed(tmp_path, e_tasks(provenance="simulated"), "20261124T000000-bbbb", "simulated")
-    made, _ = drawn(Material(load([tmp_path])), ["energy", "learning", "pareto", "timeline", "tradeoff"])
+    made, _ = drawn(Material.of([tmp_path]), ["energy", "learning", "pareto", "timeline", "tradeoff"])
     assert len(made) == 10
     assert sorted("simulated" in words_on(picture) for picture in made) == [False] * 5 + [True] * 5
 
 
-def test_the_same_results_give_the_same_bytes(results: Results, pictures: dict[str, Picture]) -> None:
-    again, _ = drawn(Material(results), names())
+def test_the_same_results_give_the_same_bytes(material: Material, pictures: dict[str, Picture]) -> None:
+    again, _ = drawn(material, names())
     assert {one.name: one.encoded("svg") for one in again} == {
         one.name: one.encoded("svg") for one in pictures.values()
     }
@@ -111,16 +110,16 @@ def test_no_two_lines_look_alike() -> None:
 # What is chosen and summed
 
 
-def test_energy_is_summed_by_phase_over_rounds_and_devices(results: Results) -> None:
-    (tasks,) = choice.finished(results).values()
-    made = energy.bars(tasks, energy.spans_by_task(results))
+def test_energy_is_summed_by_phase_over_rounds_and_devices(material: Material) -> None:
+    (tasks,) = choice.finished(material.results).values()
+    made = energy.bars(tasks, energy.by_task(material.spans.energies))
     assert [bar.configuration for bar in made] == ["E=1, C=2, tau=none", "E=5, C=2, tau=none", "E=5, C=2, tau=parity"]
     assert made[0].joules == pytest.approx({"receive": 4.0, "fit": 80.0, "send": 4.0, "wait": 12.0})
     assert (made[0].n_devices, made[0].n_runs, made[0].n_missing) == (2, 1, 0)
 
 
-def test_the_telling_tasks_are_the_longest_and_its_like_with_a_cutoff(results: Results) -> None:
-    (tasks,) = choice.finished(results).values()
+def test_the_telling_tasks_are_the_longest_and_its_like_with_a_cutoff(material: Material) -> None:
+    (tasks,) = choice.finished(material.results).values()
     assert [shown.task["task"] for shown in choice.telling(tasks)] == ["e5", "p5"]
 
 
@@ -132,7 +131,7 @@ def test_the_median_round_is_no_outlier() -> None:
 
 def test_replicates_are_averaged_and_simulated_copies_count_once(tmp_path: Path) -> None:
     write_timed(tmp_path, [Task("a", accuracy=0.8, time_s=10.0), Task("b", seed=2, accuracy=0.6, time_s=20.0)])
-    (picture,) = learning.draw(Material(load([tmp_path])))
+    (picture,) = learning.draw(Material.of([tmp_path]))
     axes = picture.figure.axes[0]
     (line,) = axes.lines
     assert line.get_xdata() == pytest.approx([15.0, 30.0])
@@ -177,7 +176,7 @@ def test_wrong_names_and_nothing_to_draw(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_hostile_workload_names_no_file_elsewhere(tmp_path: Path) -> None:
     names_ = ("../../etc/x", "..\\..\\etc\\x", "$math$ <b>\x1b[31m", "....")
     write_timed(tmp_path / "results", [Task(f"t{number}", workload=name) for number, name in enumerate(names_)])
-    made, _ = drawn(Material(load([tmp_path / "results"])), ["learning"])
+    made, _ = drawn(Material.of([tmp_path / "results"]), ["learning"])
     written = [path for picture in made for path in picture.write(tmp_path / "out")]
     assert len(set(written)) == 2 * len(names_)
     assert {path.resolve().parent for path in written} == {(tmp_path / "out").resolve()}

@@ -6,13 +6,14 @@ import pytest
 
 from analysis.figures.timeline import Bar, bars
 from tests.fixtures.results_folder import Task
-from tests.fixtures.timed_rounds import CALL, Timed, timed_rows
+from tests.fixtures.timed_rounds import CALL, SECOND, Timed, timed_rows
 
 TASK = Task("t")
 
 
 def layout(*calls: Timed) -> list[Bar]:
-    return bars([row for call in calls for row in timed_rows(TASK, 1, call)])
+    first_ns = round(min(call.start_s for call in calls) * SECOND)
+    return bars([row for call in calls for row in timed_rows(TASK, 1, call)], first_ns)
 
 
 def test_phases_follow_each_other_from_the_servers_start() -> None:
@@ -41,6 +42,6 @@ def test_a_wait_that_is_shorter_than_its_parts_is_no_bar_backwards() -> None:
 
 def test_a_call_without_a_start_on_the_servers_clock_gives_no_bars() -> None:
     rows = [{**row, "start_ns": None} if row["name"] == "call" else row for row in timed_rows(TASK, 1, Timed("a"))]
-    assert bars(rows) == []
+    assert bars(rows, 0) == []
     both = [*rows, *timed_rows(TASK, 1, Timed("b"))]
-    assert {bar.device for bar in bars(both)} == {"b"}
+    assert {bar.device for bar in bars(both, 0)} == {"b"}
