@@ -21,7 +21,7 @@ def needed(package: str) -> Any:
     except ImportError as error:
         raise PreconditionError(
             f"{package}, which makes the model, cannot be imported: {error}.",
-            remedy="Run: pip install 'fedmeter[models]', in an environment of its own: it takes 4 GB.",
+            remedy="Run: pip install 'fedmeter[models]', in an environment of its own: it takes some GB.",
         ) from None
 
 
