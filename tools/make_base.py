@@ -44,9 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes as everywhere: 0, 2, 3."""
     parser = argparse.ArgumentParser(prog="python -m tools.make_base", description="Write the base model for LiteRT.")
     parser.add_argument("--image-size", type=int, default=160, metavar="PIXELS", help="default: 160")
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="default: what fl.datasets fetched, or a package's"
-    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="default: those that fl.datasets fetched")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
     arguments = parser.parse_args(argv)
 
