@@ -33,7 +33,6 @@ def train(
     python: Path,
     clients: list[JavaClient],
     folder: Path,
-    *,
     mode: str,
     telemetry: str = "-",
     tls: bool = False,

@@ -132,7 +132,7 @@ def test_the_base_model_gives_the_features_of_torchs(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", images)
     run(python(LITERT, is_daily=False), Path(__file__).with_name("litert_base.py"), tmp_path / "base.tflite", tmp_path)
     expected = load_mobilenetv2(tmp_path / "made.pth")(torch.from_numpy(images)).numpy()
-    assert np.load(tmp_path / "features.npy") == pytest.approx(expected, rel=1e-4, abs=1e-4 * expected.max())
+    assert np.load(tmp_path / "features.npy") == pytest.approx(expected, rel=1e-4, abs=1e-4 * float(expected.max()))
 
 
 def test_what_cannot_be_made_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
