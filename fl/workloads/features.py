@@ -11,7 +11,8 @@ import torch
 
 from fl.datasets.cache import Features, cached
 from fl.datasets.images import decode, read_bytes
-from fl.workloads.mobilenetv2 import FEATURES, load_mobilenetv2
+from fl.datasets.mobilenetv2 import FEATURES
+from fl.workloads.mobilenetv2 import load_mobilenetv2
 from profiler.errors import DataError
 
 _BATCH = 32

@@ -16,10 +16,9 @@ from fl.partition import held_out, shard_of
 from fl.steps import steps
 from fl.workload import Defaults, Partition
 from fl.workloads.options import at_least_one, number, whole_number
+from fl.workloads.order import batches
+from fl.workloads.softmax import Floats, Labels, loss_and_hits, softmax
 from profiler.errors import UsageError
-
-Floats = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
 
 CLASSES = 10
 _DATA_SEED = 0
@@ -104,7 +103,7 @@ class LinearClient:
         for epoch in range(at_least_one(self._workload.name, config, "epochs", 1)):
             for batch in steps(self._batches(config, epoch)):
                 inputs = self._inputs[batch]
-                error = _probabilities(weights, biases, inputs)
+                error = softmax(inputs @ weights + biases)
                 error[np.arange(len(batch)), self._labels[batch]] -= 1
                 error *= lr / len(batch)
                 # FedProx pulls towards the round's first model.
@@ -119,10 +118,8 @@ class LinearClient:
         return loss, len(self._labels), scores
 
     def _batches(self, config: Config, epoch: int) -> list[npt.NDArray[np.int64]]:
-        seed, round_ = (int(self._number(config, key, 0)) for key in ("seed", "round"))
-        order = np.random.default_rng([seed, round_, self._shard, epoch]).permutation(len(self._labels))
-        size = at_least_one(self._workload.name, config, "batch_size", self._workload.defaults.batch_size)
-        return [order[first : first + size] for first in range(0, len(order), size)]
+        name, batch_size = self._workload.name, self._workload.defaults.batch_size
+        return batches(name, config, self._shard, epoch, n=len(self._labels), batch_size=batch_size)
 
     def _scores(self, weights: Floats, biases: Floats) -> tuple[float, dict[str, Scalar]]:
         loss, accuracy = _loss_and_accuracy(weights, biases, self._inputs, self._labels)
@@ -132,18 +129,7 @@ class LinearClient:
         return number(self._workload.name, config, key, default)
 
 
-def _probabilities(weights: Floats, biases: Floats, inputs: Floats) -> Floats:
-    """Softmax of the logits, float32[n, 10]."""
-    logits = inputs @ weights + biases
-    logits -= logits.max(axis=1, keepdims=True)
-    np.exp(logits, out=logits)
-    logits /= logits.sum(axis=1, keepdims=True)
-    return logits
-
-
 def _loss_and_accuracy(weights: Floats, biases: Floats, inputs: Floats, labels: Labels) -> tuple[float, float]:
     """Mean cross-entropy and the share of hits."""
-    probabilities = _probabilities(weights, biases, inputs)
-    of_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    loss = -np.log(np.maximum(of_label, np.finfo(np.float32).tiny)).mean()
-    return float(loss), float((probabilities.argmax(axis=1) == labels).mean())
+    loss, hits = loss_and_hits(softmax(inputs @ weights + biases), labels)
+    return loss, hits / len(labels)

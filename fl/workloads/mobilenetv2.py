@@ -11,10 +11,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fl.datasets.mobilenetv2 import MAX_BYTES, REMEDY
+from fl.datasets.mobilenetv2 import FEATURES, MAX_BYTES, REMEDY
 from profiler.errors import DataError
 
-FEATURES = 1280
 # Expansion, channels, repetitions, first stride.
 _STAGES = (
     (1, 16, 1, 1),

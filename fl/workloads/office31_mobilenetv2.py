@@ -12,15 +12,14 @@ from torch import nn
 
 from fl.datasets import data_root, mobilenetv2
 from fl.datasets.images import ImageFolder, scan
-from fl.workload import Defaults
+from fl.datasets.mobilenetv2 import FEATURES
 from fl.workloads.features import mobilenet_features
-from fl.workloads.mobilenetv2 import FEATURES
+from fl.workloads.head import HIDDEN
+from fl.workloads.office31 import DEFAULTS, NAME
 from fl.workloads.options import text, whole_number
 from fl.workloads.runtime import choose_runtime
 from fl.workloads.training import Data, Examples, TorchWorkload, hold_out
 from profiler.errors import DataError
-
-_HIDDEN = 256
 
 
 class Office31MobileNetV2(TorchWorkload):
@@ -34,8 +33,8 @@ class Office31MobileNetV2(TorchWorkload):
     trained and travels is the head, 1280-256-classes.
     """
 
-    name = "office31-mobilenetv2"
-    defaults = Defaults(batch_size=32, lr=0.01, rounds=20)
+    name = NAME
+    defaults = DEFAULTS
 
     def __init__(
         self, folder: str = "office31", image_size: int = 160, weights: str | None = None, device: str = "auto"
@@ -47,7 +46,7 @@ class Office31MobileNetV2(TorchWorkload):
 
     def model(self) -> nn.Module:
         classes = len(self._images.classes)
-        return nn.Sequential(nn.Linear(FEATURES, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, classes))
+        return nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, classes))
 
     def data(self) -> Data:
         images = self._images

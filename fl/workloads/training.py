@@ -23,6 +23,7 @@ from fl.steps import steps
 from fl.workload import Defaults, NumPyClient, Partition
 from fl.workloads.model import build, get_arrays, initial_arrays, loss_and_accuracy, set_arrays
 from fl.workloads.options import at_least_one, number
+from fl.workloads.order import epoch_generator
 from fl.workloads.runtime import Runtime
 from profiler.errors import DataError, UsageError
 
@@ -228,8 +229,7 @@ class Trainer:
         self, optimizer: torch.optim.Optimizer, pull: Proximal, config: Config, epoch: int
     ) -> _Progress | None:
         """None where the cutoff left no step to this epoch."""
-        seed, round_ = (int(self._number(config, key, 0)) for key in ("seed", "round"))
-        rng = np.random.default_rng([seed, round_, self._shard, epoch])
+        rng = epoch_generator(self._workload.name, config, self._shard, epoch)
         progress = _Progress()
         for indices in steps(self._batches(config, rng)):
             progress.add(*self._step(optimizer, indices, rng, pull))

