@@ -19,9 +19,9 @@ import numpy.typing as npt
 from fl.strategies.fedavg import FedAvg
 from harness.device import DeviceGroup
 from harness.device_model import Costs, Floats, Group, Ints, Population, assumptions, costs_of, draw_fits
-from harness.engine import RunSpec
 from harness.launchers.simulated import profile_of, scope_of
 from harness.plan import Task
+from harness.run_spec import RunSpec
 from harness.sample_files import ClientColumns
 from harness.store import Done, Store
 from harness.watching import Watcher

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from fl.admission import Access
 from fl.checkpoint import Checkpoint
 from fl.in_process import InProcessServer
 from fl.instrument import TELEMETRY_KEY
@@ -17,7 +16,6 @@ from fl.messages import Array, GetPropertiesIns, Parameters
 from fl.mixed_server import MixedServer
 from fl.proxy import ClientInfo, ClientProxy
 from fl.receipts import Stray
-from fl.security import ServerSecurity, server_security
 from fl.server import Server
 from fl.strategy import Adjusted, Assignment, Strategy, load_strategy
 from fl.workload import Workload
@@ -25,15 +23,16 @@ from harness.crew import Crew
 from harness.device import DeviceSpec
 from harness.experiment import ExperimentSpec
 from harness.failures import Failures
-from harness.fleet import SIMULATED, FleetSpec
+from harness.flower.federation import Federation
 from harness.host import device_facts, host_facts
 from harness.idle import idle_facts, measure_idle
 from harness.launcher import JoinSpec, Launcher, Session, Spooled, launcher_class
 from harness.launchers.external import invitations
-from harness.meter import HOST, HostMeter
+from harness.meter import HOST, SERVER, HostMeter
 from harness.plan import Task
 from harness.progress import some_names
 from harness.recorder import IgnoredCutoffs, TaskContext, round_rows, sampled
+from harness.run_spec import RunSpec, access, message_bound
 from harness.sessions import Sessions, Trouble
 from harness.store import Done, Store
 from harness.strays import Strays
@@ -45,68 +44,13 @@ from profiler.records import Row
 _FAREWELL_S = 5.0
 _CLOSE_S = 2.0
 _LAST_WAIT_S = 10.0
-_MODELS_PER_MESSAGE = 4
-_EXTRA_MESSAGE_BYTES = 32 * 1024 * 1024  # twice what is read of one measurement
-
-
-@dataclass(frozen=True, slots=True)
-class RunSpec:
-    """All that a run is: who, what, and the tasks that follow from them."""
-
-    fleet: FleetSpec
-    experiment: ExperimentSpec
-    tasks: tuple[Task, ...]
-
-    @property
-    def trains(self) -> bool:
-        """False where time and energy alone are simulated."""
-        return all(task.training for task in self.tasks)
-
-    @property
-    def devices(self) -> tuple[DeviceSpec, ...]:
-        """Those that take part in any task."""
-        members = {device.id: device for task in self.tasks for device in self.members(task)}
-        return tuple(sorted(members.values(), key=lambda device: device.number))
-
-    @property
-    def required_here(self) -> frozenset[str]:
-        """The sensors that this host must have: of devices elsewhere, their launchers ask there."""
-        return frozenset(
-            name for device in self.devices if launcher_class(device.launcher).shares_host for name in device.require
-        )
-
-    def members(self, task: Task) -> tuple[DeviceSpec, ...]:
-        """Those that take part in a task."""
-        return self.fleet.members(task.clients, task.processors)
-
-
-def message_bound(model: Sequence[Array]) -> int:
-    """How large a message may be: several models, for what a strategy sends along, and room for measurements."""
-    n_bytes = sum(array.nbytes for array in model)
-    return min(_MODELS_PER_MESSAGE * n_bytes + _EXTRA_MESSAGE_BYTES, 2**31 - 1)
-
-
-def access(spec: RunSpec) -> Access:
-    """Who may join: the devices of the run by their names, and as many foreign clients as there are entries for.
-
-    Raises PreconditionError where the certificates cannot be used, or where plain text would leave this machine.
-    """
-    fleet = spec.fleet
-    foreign = tuple(device.id for device in spec.devices if device.foreign)
-    allowed = Access(
-        ServerSecurity() if fleet.tls is None else server_security(fleet.tls),
-        devices=frozenset(device.id for device in spec.devices if not device.foreign and device.launcher != SIMULATED),
-        foreign=foreign,
-        foreign_address=fleet.foreign_address if foreign else None,
-        asks_names=fleet.asks_names,
-        insecure=fleet.insecure,
-    )
-    allowed.check_addresses(fleet.address)
-    return allowed
 
 
 class Engine:
-    """One run over one store. `done` is what an earlier attempt has left, `root` where this host is described from."""
+    """One run over one store. `done` is what an earlier attempt has left, `root` where this host is described from.
+
+    `carrier` is what stands between this server and its devices, where something does.
+    """
 
     def __init__(
         self,
@@ -120,8 +64,10 @@ class Engine:
         *,
         root: Path = Path("/"),
         workers: int = 1,
+        carrier: Federation | None = None,
     ) -> None:
         self._spec = spec
+        self._carrier = carrier
         self._workers = workers
         self._workload = workload
         self._store = store
@@ -152,7 +98,7 @@ class Engine:
         network = Server(
             fleet.address,
             describe=self._describe,
-            max_message_bytes=message_bound(self._workload.initial_parameters(self._spec.tasks[0].seed)),
+            max_message_bytes=self._message_bound(),
             access=access(self._spec),
             known_spans=self.done.latest_spans,
         )
@@ -161,14 +107,34 @@ class Engine:
         self._in_process = InProcessServer(self._describe, receipts=network.receipts)
         return MixedServer(network, self._in_process)
 
+    def _message_bound(self) -> int:
+        return message_bound(self._workload.initial_parameters(self._spec.tasks[0].seed))
+
     async def run(self) -> None:
         """Execute every task that is not finished. Raises PreconditionError where the run cannot begin at all."""
         join = self._join_spec(await self._server.start())
+        if self._carrier is None:
+            await self._run(join)
+            return
+        try:
+            join = await self._carrier.start(join, self._message_bound(), self._progress.say)
+            if self._carrier.pid is not None:
+                self._meter.track(SERVER, self._carrier.pid, has_tree=True)
+            await self._run(join)
+        finally:
+            self._carrier.close()
+            await self._server.close()
+
+    def _invite(self, join: JoinSpec) -> None:
         foreign = self._spec.fleet.foreign_address, self._server.foreign_port
         for line in invitations(self._devices.values(), join, *foreign):
             self._progress.say(line)
         if self._server.foreign_port:
             self._progress.say(f"foreign clients join by TLS at port {self._server.foreign_port}")
+
+    async def _run(self, join: JoinSpec) -> None:
+        if self._carrier is None:
+            self._invite(join)
         crew = self._crew(join)
         self._meter.start()
         try:
@@ -226,7 +192,7 @@ class Engine:
     def _started(self, session: Session) -> None:
         device, pid = session.device.id, session.pid
         if device in self._shared and pid is not None:
-            self._meter.track(device, pid)
+            self._meter.track(device, pid, has_tree=self._carrier is not None)
             self._metered.add(device)
         self._restarted.add(device)
 

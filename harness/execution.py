@@ -14,13 +14,15 @@ from typing import Any, Protocol
 
 from harness.cgroups import sweep_stale_cgroups
 from harness.cost_only import CostEngine
-from harness.engine import Engine, access
+from harness.engine import Engine
+from harness.flower.federation import Federation
 from harness.host import available_cores, git_state, host_facts, versions
 from harness.job import Job
 from harness.live.board import Board, Subject
 from harness.live.serving import served
 from harness.meter import HostMeter, choose, probe_sensors
 from harness.progress import Progress
+from harness.run_spec import access
 from harness.show import check, preamble, print_summary, simulated_preamble
 from harness.store import Store
 from harness.summary import summary_json
@@ -55,7 +57,10 @@ def run_real(args: argparse.Namespace, job: Job) -> int:
         watcher.run_started(store.run_id)
         try:
             engine = Engine(
-                *(job.spec, job.trained, store, meter, clock, watcher, job.done), root=args.sysfs_root, workers=workers
+                *(job.spec, job.trained, store, meter, clock, watcher, job.done),
+                root=args.sysfs_root,
+                workers=workers,
+                carrier=_carrier(job, store),
             )
             return _execute(args, job, store, engine, asyncio.run)
         finally:
@@ -84,6 +89,13 @@ def run_simulated(args: argparse.Namespace, job: Job) -> int:
                 return _execute(args, job, store, engine, loop.run_until_complete)
             finally:
                 store.close()
+
+
+def _carrier(job: Job, store: Store) -> Federation | None:
+    spec = job.spec
+    if not spec.engine.is_flower:
+        return None
+    return Federation(spec.engine, spec.devices, spec.experiment.fit_timeout_s, store.logs)
 
 
 def _workers(args: argparse.Namespace, *, default: int) -> int:
@@ -142,6 +154,7 @@ def _store(args: argparse.Namespace, job: Job) -> Store:
         "experiment_text": job.experiment_text,
         "clock": "simulated" if job.spec.fleet.has_simulated else "system",  # as weak as its weakest part
         "training": job.spec.trains,
+        "engine": job.spec.engine.facts(),
         "cores": available_cores(),
         "versions": versions(),
         "git": git_state(Path(__file__)),

@@ -12,15 +12,17 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from flwr.app import ConfigRecord, MetricRecord
 
 from fl.flower import keys
+from fl.flower.busy import counting_host_cpu
 from fl.instrument import TELEMETRY_KEY, TELEMETRY_LEVELS, instrument
 from fl.messages import Array, Config, Scalar
-from fl.metering import best_samplers, host_busy_s, machine_id
+from fl.metering import best_samplers, machine_id
 from profiler.clock import Clock, SystemClock
 from profiler.span import Profiler
 
@@ -111,11 +113,8 @@ class _Call:
         return float(outcome.get("loss", math.nan)), int(numbers.get("num-examples", 0)), outcome
 
     def _answer(self) -> dict[str, float]:
-        busy_s = host_busy_s()
-        self.reply = self._work()
-        span = None if self._profiler is None else self._profiler.current()
-        if span is not None:
-            span.set(**{keys.HOST_CPU_KEY: host_busy_s() - busy_s})
+        with nullcontext() if self._profiler is None else counting_host_cpu(self._profiler):
+            self.reply = self._work()
         return _numbers(self.reply.content) if self.reply.has_content() else {}
 
 

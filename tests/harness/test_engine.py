@@ -8,10 +8,11 @@ import pytest
 from fl.messages import Parameters
 from fl.proxy import ClientInfo
 from fl.workload import Defaults
-from harness.engine import RunSpec, task_strategy, with_renamed_keys
+from harness.engine import task_strategy, with_renamed_keys
 from harness.experiment import parse_experiment
 from harness.fleet import load_fleet
 from harness.plan import Task, make_plan
+from harness.run_spec import RunSpec
 from profiler.errors import UsageError
 
 CLIENTS = [ClientInfo("fast-0", "cpu"), ClientInfo("slow-0", "cpu@0.4")]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.engine import access
 from harness.fleet import load_fleet
 from harness.job import new_job
 from harness.launchers.simulated import RealTime
 from harness.run import parser
+from harness.run_spec import access
 from profiler.clock import FakeClock
 from tests.fixtures.containers import usable_image
 from tests.fixtures.sshd import Sshd, running_sshd

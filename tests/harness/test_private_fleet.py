@@ -18,12 +18,12 @@ from fl.certificates import make
 from fl.security import CA, FOLDER_VARIABLE, TOKEN
 from fl.workload import load_workload
 from harness.device import DeviceSpec
-from harness.engine import RunSpec, access, message_bound
 from harness.experiment import parse_experiment
 from harness.fleet import FleetSpec, parse_fleet
 from harness.launchers.external import ExternalLauncher
 from harness.plan import make_plan
 from harness.run import main
+from harness.run_spec import RunSpec, access, message_bound
 from harness.sessions import Sessions
 from profiler.errors import SpecError
 from tests.harness.running import Bench, environment, module, wait_until

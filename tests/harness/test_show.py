@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from fl.workload import Defaults
-from harness.engine import RunSpec
 from harness.experiment import parse_experiment
 from harness.fleet import parse_fleet
 from harness.meter import HostMeter, choose
 from harness.plan import make_plan
+from harness.run_spec import RunSpec
 from harness.show import preamble
 from profiler.clock import FakeClock
 from profiler.quantities import Provenance, Rail, RailKind, Scope
