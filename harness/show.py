@@ -55,7 +55,7 @@ def _carried(spec: RunSpec) -> list[str]:
     if not spec.engine.is_flower:
         return []
     where = "" if spec.engine.federation is None else f" at {spec.engine.federation}"
-    unseen = [f"  {what}: missing, it {why}" for what, why in spec.engine.unseen.items()]
+    unseen = [f"  {what}: missing, {why}" for what, why in spec.engine.unseen.items()]
     return [f"engine {spec.engine.name}{where}, flwr {installed_flwr()}", *unseen]
 
 

@@ -21,8 +21,8 @@ _ADDRESS = re.compile(r"[A-Za-z0-9._:\[\]-]{1,253}:[0-9]{1,5}")
 _HELD_BACK = ("cpu_limit", "memory_limit_mb", "cores")
 
 UNSEEN: Mapping[str, str] = {
-    "download": "happens between SuperLink, SuperNode and app, where nobody looks",
-    "upload": "happens between SuperLink, SuperNode and app, where nobody looks",
+    "download": "it happens between SuperLink, SuperNode and app, where nobody looks",
+    "upload": "it happens between SuperLink, SuperNode and app, where nobody looks",
     "wait": "no process of ours is there between two messages",
 }
 """What no run on Flower's engines can measure, and why."""

@@ -100,13 +100,16 @@ def free_address() -> str:
 def app_files(plan_text: str, control_address: str) -> Mapping[str, str]:
     """Our app as `flwr run` packs it, by file name: two modules that import what is installed, and what they are told.
 
-    Before 1.41 where to run it is in the app itself, since then in Flower's own configuration.
+    Of generations with a port for each, where to run it is in the app itself, later in Flower's own configuration.
     """
+    project = _PROJECT.format(plan=_toml_text(plan_text))
+    if not has_one_port():
+        project += _FEDERATION.format(connection=CONNECTION, address=control_address)
     return {
         "fedmeter_app/__init__.py": '"""fedmeter inside Flower."""\n',
         "fedmeter_app/server_app.py": "from fl.flower.relay import relay_app\n\napp = relay_app()\n",
         "fedmeter_app/client_app.py": "from fl.flower.node import node_app\n\napp = node_app()\n",
-        "pyproject.toml": _PROJECT.format(plan=_toml_text(plan_text), connection=CONNECTION, address=control_address),
+        "pyproject.toml": project,
     }
 
 
@@ -147,6 +150,9 @@ clientapp = "fedmeter_app.client_app:app"
 
 [tool.flwr.app.config]
 fedmeter = {plan}
+"""
+
+_FEDERATION = """\
 
 [tool.flwr.federations]
 default = "{connection}"

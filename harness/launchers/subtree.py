@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 from harness.launchers.device_side import PR_SET_CHILD_SUBREAPER, end_descendants, prctl
@@ -31,16 +32,13 @@ def tethered_subtree(command: list[str]) -> list[str]:
 def main(command: list[str]) -> int:
     """The command's exit status, as a shell has it where a signal ended it."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, _end)
+    _on_signals(_end)
     status = 128 + signal.SIGTERM
     process = None
     try:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         status = process.wait()
     except _Told:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
         if process is not None:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -50,7 +48,14 @@ def main(command: list[str]) -> int:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
+    """Once: a parent with several threads dies several times, and each time its child is told."""
+    _on_signals(signal.SIG_IGN)
     raise _Told
+
+
+def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, handler)
 
 
 if __name__ == "__main__":
