@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from harness.cgroups import sweep_stale_cgroups
 from harness.cost_only import CostEngine
 from harness.engine import Engine
-from harness.flower.federation import Federation
+from harness.flower.federation import Federation, check_way
 from harness.host import available_cores, git_state, host_facts, versions
 from harness.job import Job
 from harness.live.board import Board, Subject
@@ -45,6 +45,7 @@ class Runs(Protocol):
 def run_real(args: argparse.Namespace, job: Job) -> int:
     """Over devices that there are; the exit code."""
     access(job.spec)  # plain text to others, or an expired certificate, must show before there is a results folder
+    check_way(job.spec)
     clock = SystemClock()
     required = job.spec.required_here
     probes = probe_sensors(args.sysfs_root, clock, required)
@@ -92,10 +93,7 @@ def run_simulated(args: argparse.Namespace, job: Job) -> int:
 
 
 def _carrier(job: Job, store: Store) -> Federation | None:
-    spec = job.spec
-    if not spec.engine.is_flower:
-        return None
-    return Federation(spec.engine, spec.devices, spec.experiment.fit_timeout_s, store.logs)
+    return Federation(job.spec, store.logs) if job.spec.engine.is_flower else None
 
 
 def _workers(args: argparse.Namespace, *, default: int) -> int:

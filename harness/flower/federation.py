@@ -11,14 +11,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from fl.flower.plan import AppPlan, PlannedDevice
-from fl.security import FOLDER_VARIABLE
-from harness.device import DeviceSpec
-from harness.flower.choice import SIMULATION, EngineChoice
+from fl.security import FOLDER_VARIABLE, is_loopback
+from harness.flower.choice import SIMULATION
 from harness.flower.supernodes import (
     CONNECTION,
     Ports,
@@ -32,8 +31,10 @@ from harness.flower.supernodes import (
 )
 from harness.host import available_cores
 from harness.launcher import JoinSpec, log_tail
+from harness.launchers.external import from_elsewhere
 from harness.launchers.local import reachable
 from harness.launchers.subtree import tethered_subtree
+from harness.run_spec import RunSpec
 from profiler.errors import DeviceError, PreconditionError
 
 PREFIX = "fedmeter-flwr-"
@@ -48,10 +49,10 @@ _POLL_S = 0.1
 class Federation:
     """What carries a run. `start` once our server listens; `close` whatever has happened."""
 
-    def __init__(self, choice: EngineChoice, devices: Sequence[DeviceSpec], fit_timeout_s: float, logs: Path) -> None:
-        self._choice = choice
-        self._devices = devices
-        self._fit_timeout_s = fit_timeout_s
+    def __init__(self, spec: RunSpec, logs: Path) -> None:
+        self._choice = spec.engine
+        self._devices = spec.devices
+        self._fit_timeout_s = spec.experiment.fit_timeout_s
         self._logs = logs
         self._home: Path | None = None
         self._superlink: subprocess.Popen[bytes] | None = None
@@ -61,15 +62,19 @@ class Federation:
         """Of a SuperLink that works for our server alone; what it starts is below it."""
         return self._superlink.pid if self._superlink is not None and self._choice.starts_nodes else None
 
+    @property
+    def _has_own_superlink(self) -> bool:
+        return self._choice.federation is None or self._choice.name == SIMULATION
+
     async def start(self, join: JoinSpec, max_message_bytes: int, say: Callable[[str], None]) -> JoinSpec:
         """How clients join now. Raises PreconditionError, with the end of a log, where Flower cannot be started."""
         _sweep()
         home = self._home = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
         ports = Ports.free()
-        if self._choice.federation is not None and self._choice.name != SIMULATION:
-            ports = replace(ports, control=self._choice.federation)
-        else:
+        if self._has_own_superlink:
             await self._start_superlink(home, ports, join)
+        else:
+            ports = replace(ports, control=str(self._choice.federation))
         plan = self._plan(join, max_message_bytes)
         await asyncio.get_running_loop().run_in_executor(None, self._submit, home, ports, plan)
         for line in self._invitations():
@@ -97,7 +102,7 @@ class Federation:
     def _plan(self, join: JoinSpec, max_message_bytes: int) -> AppPlan:
         is_simulated = self._choice.name == SIMULATION
         return AppPlan(
-            server=reachable(join.address),
+            server=reachable(join.address) if self._has_own_superlink else from_elsewhere(join.address, None),
             workload=join.workload,
             partition=join.partition,
             devices=tuple(
@@ -112,11 +117,9 @@ class Federation:
 
     async def _start_superlink(self, home: Path, ports: Ports, join: JoinSpec) -> None:
         is_simulated = self._choice.name == SIMULATION
-        env = environment(home)
+        env = environment(home, self._choice.federation)
         if join.tls is not None:
             env[FOLDER_VARIABLE] = str(join.tls)
-        if is_simulated and self._choice.federation is not None:
-            env["RAY_ADDRESS"] = self._choice.federation
         log_path = self._logs / "superlink.log"
         with log_path.open("ab") as log:
             self._superlink = subprocess.Popen(
@@ -181,6 +184,23 @@ class Federation:
             f"start {device.id} there: flower-supernode --superlink SUPERLINK --node-config '{node_config(device)}'"
             for device in self._devices
         ]
+
+
+def check_way(spec: RunSpec) -> None:
+    """Raises PreconditionError where what is said would go in plain text to other machines, or reach none."""
+    address = spec.engine.federation
+    if address is None or is_loopback(address):
+        return
+    if not spec.fleet.insecure:
+        raise PreconditionError(
+            f"{address}: models and measurements would go there in plain text, for everybody on the way to read.",
+            remedy="Reach it through a tunnel, as docs/flower.md says, or say that it must be so: --insecure.",
+        )
+    if spec.engine.name != SIMULATION and is_loopback(spec.fleet.address):
+        raise PreconditionError(
+            f"an app at {address} cannot reach the server at {spec.fleet.address}, which is for this machine alone.",
+            remedy='Name an address of this machine in the fleet file: [server] address = "HOST:PORT".',
+        )
 
 
 async def _is_listening(address: str) -> bool:

@@ -63,10 +63,12 @@ def node_config(device: DeviceSpec) -> str:
     return f'{DEVICE}="{device.id}" {PROCESSOR}="{label}"'
 
 
-def environment(home: Path) -> dict[str, str]:
-    """Telemetry off, nothing of Flower's or Ray's outside of `home`, no colours in logs."""
+def environment(home: Path, ray_cluster: str | None = None) -> dict[str, str]:
+    """Telemetry off, and nothing of Flower's or Ray's outside of `home`, but for a Ray cluster that is there."""
     folder = home / "ray"
     ray = {"RAY_TMPDIR": str(folder)} if len(str(folder)) <= _MAX_RAY_FOLDER_CHARS else {}
+    if ray_cluster is not None:
+        ray = {"RAY_ADDRESS": ray_cluster}
     return {
         **os.environ,
         **ray,
