@@ -21,6 +21,7 @@ from harness.flower.choice import SIMULATION
 from harness.flower.supernodes import (
     CONNECTION,
     Ports,
+    Simulation,
     app_files,
     connection_file,
     environment,
@@ -141,12 +142,13 @@ class Federation:
 
     def _submit(self, home: Path, ports: Ports, plan: AppPlan) -> None:
         app = home / "fedmeter-app"
-        for name, text in app_files(plan.to_text(), ports.control).items():
+        for name, text in app_files(plan.to_text(), ports.control, self._simulation).items():
             path = app / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         (home / "config.toml").write_text(connection_file(ports.control), encoding="utf-8")
-        command = [program("flwr"), "run", str(app), CONNECTION, *self._simulation_options()]
+        options = [] if self._simulation is None else self._simulation.run_options()
+        command = [program("flwr"), "run", str(app), CONNECTION, *options]
         log_path = self._logs / "flwr-run.log"
         with log_path.open("ab") as log:
             try:
@@ -167,14 +169,12 @@ class Federation:
                 remedy="Is a SuperLink there, of a supported version, that runs apps without installing packages?",
             )
 
-    def _simulation_options(self) -> list[str]:
+    @property
+    def _simulation(self) -> Simulation | None:
         if self._choice.name != SIMULATION:
-            return []
-        threads = max(int(device.options["threads"]) for device in self._devices)
-        options = f"num-supernodes={len(self._devices)} client-resources-num-cpus={threads}"
-        if self._choice.federation is None:
-            options += f" init-args-num-cpus={available_cores()}"
-        return ["--federation-config", options]
+            return None
+        cpus_each = max(int(device.options["threads"]) for device in self._devices)
+        return Simulation(len(self._devices), cpus_each, available_cores() if self._choice.federation is None else None)
 
     def _invitations(self) -> list[str]:
         """What to tell those who start the nodes of another's federation."""

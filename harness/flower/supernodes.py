@@ -43,7 +43,7 @@ def superlink_command(ports: Ports, *, is_simulated: bool) -> list[str]:
         command += ["--host", host, "--port", port, "--disable-runtime-dependency-installation"]
     else:
         command += ["--fleet-api-address", ports.fleet, "--control-api-address", ports.control]
-        command += ["--serverappio-api-address", ports.apps]
+        command += ["--simulationio-api-address" if is_simulated else "--serverappio-api-address", ports.apps]
     return [*command, "--simulation"] if is_simulated else command
 
 
@@ -99,7 +99,29 @@ def free_address() -> str:
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-def app_files(plan_text: str, control_address: str) -> Mapping[str, str]:
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """So many devices, each on so many CPUs of Ray's; of how many of this machine where there is no cluster yet."""
+
+    n_devices: int
+    cpus_each: int
+    cpus: int | None
+
+    def run_options(self) -> list[str]:
+        """Of `flwr run`."""
+        if not has_one_port():
+            return []
+        options = f"num-supernodes={self.n_devices} client-resources-num-cpus={self.cpus_each}"
+        return ["--federation-config", options + ("" if self.cpus is None else f" init-args-num-cpus={self.cpus}")]
+
+    def table(self) -> str:
+        """For the app's own file, of generations that look for it there."""
+        lines = [f"num-supernodes = {self.n_devices}", f"backend.client-resources.num-cpus = {self.cpus_each}"]
+        lines += [] if self.cpus is None else [f"backend.init-args.num-cpus = {self.cpus}"]
+        return "".join(f"options.{line}\n" for line in lines)
+
+
+def app_files(plan_text: str, control_address: str, simulation: Simulation | None) -> Mapping[str, str]:
     """Our app as `flwr run` packs it, by file name: two modules that import what is installed, and what they are told.
 
     Of generations with a port for each, where to run it is in the app itself, later in Flower's own configuration.
@@ -107,6 +129,7 @@ def app_files(plan_text: str, control_address: str) -> Mapping[str, str]:
     project = _PROJECT.format(plan=_toml_text(plan_text))
     if not has_one_port():
         project += _FEDERATION.format(connection=CONNECTION, address=control_address)
+        project += "" if simulation is None else simulation.table()
     return {
         "fedmeter_app/__init__.py": '"""fedmeter inside Flower."""\n',
         "fedmeter_app/server_app.py": "from fl.flower.relay import relay_app\n\napp = relay_app()\n",
