@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fl.flower.versions import installed_flwr, require_flwr, require_ray
+from fl.flower.versions import installed_flwr, require_ray
 from harness.device import DeviceGroup, DeviceSpec
 from harness.experiment import ExperimentSpec
 from harness.fleet import SIMULATED, FleetSpec
+from harness.flower.supernodes import require_commands
 from harness.launchers.external import EXTERNAL
 from harness.links import KEYS as LINK_KEYS
 from profiler.errors import SpecError, UsageError
@@ -88,7 +89,7 @@ class EngineChoice:
             return fleet, experiment
         for group in fleet.groups:
             self._check(fleet, group.first)
-        require_flwr()
+        require_commands()
         if self.name == SIMULATION:
             require_ray()
         if self.starts_nodes:

@@ -9,15 +9,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fl.flower.keys import DEVICE, PROCESSOR
-from fl.flower.versions import installed_flwr, version_numbers
+from fl.flower.keys import DEVICE
+from fl.flower.versions import installed_flwr, require_flwr, version_numbers
 from harness.device import DeviceSpec
 from profiler.errors import PreconditionError
 
-ONE_PORT_SINCE = (1, 41)
-"""From here on nodes, apps and `flwr run` share one port, by HTTP; before, each has one of its own, by gRPC."""
+GRPC_UNTIL, ONE_PORT_SINCE = (1, 29), (1, 41)
+"""Up to the one nodes, apps and `flwr run` have a port each, by gRPC; from the other on they share one, by HTTP."""
 CONNECTION = "fedmeter"
 _MAX_RAY_FOLDER_CHARS = 40  # a socket's path has 107, of which Ray's own part takes the rest
+
+
+def require_commands(installed: str | None = None) -> None:
+    """Raises PreconditionError, saying which are supported, for a flwr whose commands are not known here.
+
+    `installed`: told so, else what is there.
+    """
+    require_flwr(installed)
+    found = installed_flwr() if installed is None else installed
+    if GRPC_UNTIL < version_numbers(found) < ONE_PORT_SINCE:
+        raise PreconditionError(
+            f"flwr {found}: between 1.30 and 1.40 its commands change from release to release.",
+            remedy="As an engine 1.24 to 1.29 and 1.41 to 1.42 are supported: pip install 'fedmeter[flower]'",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +72,8 @@ def supernode_command(device: DeviceSpec, fleet_address: str) -> list[str]:
 
 
 def node_config(device: DeviceSpec) -> str:
-    """What a SuperNode must be told to be a device of a run: TOML values, separated by spaces."""
-    label = device.processor.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{DEVICE}="{device.id}" {PROCESSOR}="{label}"'
+    """What a SuperNode must be told to be a device of a run; its label is in the fleet file."""
+    return f'{DEVICE}="{device.id}"'
 
 
 def environment(home: Path, ray_cluster: str | None = None) -> dict[str, str]:

@@ -22,7 +22,7 @@ ADDRESS = "127.0.0.1:8000"
 @pytest.fixture
 def flower(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if flwr and Ray were there; what is started by them is for the tests beside Flower."""
-    monkeypatch.setattr(choices, "require_flwr", lambda: None)
+    monkeypatch.setattr(choices, "require_commands", lambda: None)
     monkeypatch.setattr(choices, "require_ray", lambda: None)
 
 
@@ -114,7 +114,7 @@ def test_without_flower_it_is_said_what_to_install() -> None:
 
 
 def test_without_ray_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choices, "require_flwr", lambda: None)
+    monkeypatch.setattr(choices, "require_commands", lambda: None)
     with pytest.raises(PreconditionError, match="needs Ray") as raised:
         carried(EngineChoice(SIMULATION), PLAIN)
     assert "flwr[simulation]" in str(raised.value)

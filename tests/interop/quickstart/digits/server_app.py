@@ -1,11 +1,12 @@
 """The ServerApp."""
 
 import torch
-from digits.task import Net, load_all
-from digits.task import test as test_fn
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
+
+from digits.task import Net, load_all
+from digits.task import test as test_fn
 
 app = ServerApp()
 
