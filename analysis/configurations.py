@@ -187,6 +187,8 @@ def _text(name: str, value: object) -> str:
         return "strategy=fedavg"  # the same but for tau, which the label shows
     if name == "training":
         return "trained" if value else "cost only"
+    if name == "engine":
+        return f"engine={value if isinstance(value, str) else 'fedmeter'}"
     if name == "clock":
         return f"time={TIME_PROVENANCE[str(value)]}"
     if name == "processors" and isinstance(value, dict):

@@ -121,7 +121,7 @@ class Responder:
             return self._call(ins)
         except Exception as error:  # noqa: BLE001  the boundary to user code, which may raise anything
             _log.warning("%s failed", _CALLS[type(ins)], exc_info=True)
-            return _failed(ins, f"{type(error).__name__}: {error}")
+            return failed_reply(ins, f"{type(error).__name__}: {error}")
 
     def _call(self, ins: CallInstruction) -> CallReply:
         if isinstance(ins, FitIns):
@@ -150,11 +150,11 @@ def _draft(ins: CallInstruction, reply: CallReply) -> codec.ReplyDraft:
     try:
         return codec.draft_reply(reply)
     except WireError as error:  # user code returned what cannot be sent
-        return codec.draft_reply(_failed(ins, str(error)))
+        return codec.draft_reply(failed_reply(ins, str(error)))
 
 
-def _failed(ins: CallInstruction, reason: str) -> CallReply:
-    """The protocol has no code for "tried and failed"; "not implemented" of the call is what is nearest."""
+def failed_reply(ins: CallInstruction, reason: str) -> CallReply:
+    """The answer to what could not be done: "not implemented" of the call is the nearest code that there is."""
     if isinstance(ins, FitIns):
         return FitRes(Parameters(()), 0, {}, Code.FIT_NOT_IMPLEMENTED, reason)
     if isinstance(ins, EvaluateIns):

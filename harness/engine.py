@@ -24,10 +24,11 @@ from harness.device import DeviceSpec
 from harness.device_files import DeviceFiles
 from harness.energy_sources import DeviceMeter, Sources
 from harness.failures import Failures
+from harness.flower.federation import Federation
 from harness.idle import filled_in, last_waits, measure_idle
 from harness.launcher import JoinSpec, Launcher, Session, Spooled, launcher_class
 from harness.launchers.external import invitations
-from harness.meter import HOST, HostMeter
+from harness.meter import HOST, SERVER, HostMeter
 from harness.plan import Task
 from harness.progress import some_names
 from harness.recorder import IgnoredCutoffs, TaskContext, round_rows, sampled
@@ -46,7 +47,10 @@ _CLOSE_S = 2.0
 
 
 class Engine:
-    """One run over one store. `done` is what an earlier attempt has left, `root` where this host is described from."""
+    """One run over one store. `done` is what an earlier attempt has left, `root` where this host is described from.
+
+    `carrier` is what stands between this server and its devices, where something does.
+    """
 
     def __init__(
         self,
@@ -60,8 +64,10 @@ class Engine:
         *,
         root: Path = Path("/"),
         workers: int = 1,
+        carrier: Federation | None = None,
     ) -> None:
         self._spec = spec
+        self._carrier = carrier
         self._workers = workers
         self._workload = workload
         self._store = store
@@ -90,7 +96,7 @@ class Engine:
         network = Server(
             fleet.address,
             describe=self._describe,
-            max_message_bytes=message_bound(self._workload.initial_parameters(self._spec.tasks[0].seed)),
+            max_message_bytes=self._message_bound(),
             access=access(self._spec),
             known_spans=self.done.latest_spans,
         )
@@ -99,14 +105,34 @@ class Engine:
         self._in_process = InProcessServer(self._describe, receipts=network.receipts)
         return MixedServer(network, self._in_process)
 
+    def _message_bound(self) -> int:
+        return message_bound(self._workload.initial_parameters(self._spec.tasks[0].seed))
+
     async def run(self) -> None:
         """Execute every task that is not finished. Raises PreconditionError where the run cannot begin at all."""
         join = self._join_spec(await self._server.start())
+        if self._carrier is None:
+            await self._run(join)
+            return
+        try:
+            join = await self._carrier.start(join, self._message_bound(), self._progress.say)
+            if self._carrier.pid is not None:
+                self._meter.track(SERVER, self._carrier.pid, has_tree=True)
+            await self._run(join)
+        finally:
+            self._carrier.close()
+            await self._server.close()
+
+    def _invite(self, join: JoinSpec) -> None:
         foreign = self._spec.fleet.foreign_address, self._server.foreign_port
         for line in invitations(self._devices.values(), join, *foreign):
             self._progress.say(line)
         if self._server.foreign_port:
             self._progress.say(f"foreign clients join by TLS at port {self._server.foreign_port}")
+
+    async def _run(self, join: JoinSpec) -> None:
+        if self._carrier is None:
+            self._invite(join)
         crew = self._crew(join)
         self._meter.start()
         try:
@@ -164,7 +190,7 @@ class Engine:
     def _started(self, session: Session) -> None:
         device, pid = session.device.id, session.pid
         if device in self._shared and pid is not None:
-            self._meter.track(device, pid)
+            self._meter.track(device, pid, has_tree=self._carrier is not None)
             self._metered.add(device)
         self._device_files.outdated(device)
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from harness.cgroups import sweep_stale_cgroups
 from harness.cost_only import CostEngine
 from harness.engine import Engine
+from harness.flower.federation import Federation, check_way
 from harness.host import available_cores, git_state, host_facts, versions
 from harness.job import Job
 from harness.live.board import Board, Subject
@@ -44,6 +45,7 @@ class Runs(Protocol):
 def run_real(args: argparse.Namespace, job: Job) -> int:
     """Over devices that there are; the exit code."""
     access(job.spec)  # plain text to others, or an expired certificate, must show before there is a results folder
+    check_way(job.spec)
     clock = SystemClock()
     required = job.spec.required_here
     probes = probe_sensors(args.sysfs_root, clock, required)
@@ -56,7 +58,10 @@ def run_real(args: argparse.Namespace, job: Job) -> int:
         watcher.run_started(store.run_id)
         try:
             engine = Engine(
-                *(job.spec, job.trained, store, meter, clock, watcher, job.done), root=args.sysfs_root, workers=workers
+                *(job.spec, job.trained, store, meter, clock, watcher, job.done),
+                root=args.sysfs_root,
+                workers=workers,
+                carrier=_carrier(job, store),
             )
             return _execute(args, job, store, engine, asyncio.run)
         finally:
@@ -85,6 +90,10 @@ def run_simulated(args: argparse.Namespace, job: Job) -> int:
                 return _execute(args, job, store, engine, loop.run_until_complete)
             finally:
                 store.close()
+
+
+def _carrier(job: Job, store: Store) -> Federation | None:
+    return Federation(job.spec, store.logs) if job.spec.engine.is_flower else None
 
 
 def _workers(args: argparse.Namespace, *, default: int) -> int:
@@ -143,6 +152,7 @@ def _store(args: argparse.Namespace, job: Job) -> Store:
         "experiment_text": job.experiment_text,
         "clock": "simulated" if job.spec.fleet.has_simulated else "system",  # as weak as its weakest part
         "training": job.spec.trains,
+        "engine": job.spec.engine.facts(),
         "cores": available_cores(),
         "versions": versions(),
         "git": git_state(Path(__file__)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from harness.experiment import (
     with_cutoffs,
 )
 from harness.fleet import FleetSpec, load_fleet, parse_fleet
+from harness.flower.choice import OWN, EngineChoice
 from harness.host import available_cores
 from harness.plan import Task, make_plan
 from harness.run_spec import RunSpec
@@ -54,14 +55,18 @@ def new_job(args: argparse.Namespace) -> Job:
     experiment = _override(experiment, args)
     name = args.fleet or experiment.fleet or "local"
     fleet = _say_insecure(load_fleet(name, cores=available_cores()), args)
-    spec, workload = _planned(fleet, experiment, training=not args.no_training)
+    engine = EngineChoice(args.engine or OWN, args.federation)
+    spec, workload = _planned(fleet, experiment, engine, training=not args.no_training)
     for task in spec.tasks:
         task_strategy(task, experiment)  # a wrong option must show before anything is started
     return Job(spec, workload, text, None, Done())
 
 
-def _planned(fleet: FleetSpec, experiment: ExperimentSpec, *, training: bool) -> tuple[RunSpec, Workload | None]:
+def _planned(
+    fleet: FleetSpec, experiment: ExperimentSpec, engine: EngineChoice, *, training: bool
+) -> tuple[RunSpec, Workload | None]:
     """The plan, and the workload where one is trained or knows the numbers that the experiment leaves open."""
+    fleet, experiment = engine.carried(fleet, experiment)
     if not training and not fleet.is_simulated:
         raise UsageError("--no-training is for simulated fleets: real devices cost what they cost while they train.")
     batch_size, lr, rounds = experiment.batch_size, experiment.lr, experiment.rounds
@@ -69,8 +74,8 @@ def _planned(fleet: FleetSpec, experiment: ExperimentSpec, *, training: bool) ->
         plan = make_plan(fleet, experiment, Defaults(batch_size, lr, rounds), training=False)
         return RunSpec(fleet, experiment, plan), None
     workload = load_workload(experiment.workload, **experiment.workload_options)
-    plan = make_plan(fleet, experiment, workload.defaults, training=training)
-    return RunSpec(fleet, experiment, plan), workload if training else None
+    plan = make_plan(fleet, experiment, workload.defaults, training=training, engine=engine.task_name)
+    return RunSpec(fleet, experiment, plan, engine), workload if training else None
 
 
 def _say_insecure(fleet: FleetSpec, args: argparse.Namespace) -> FleetSpec:
@@ -111,13 +116,22 @@ def resumed_job(args: argparse.Namespace) -> Job:
         )
     if args.experiment is not None:
         raise UsageError("--resume and --experiment do not go together: a run keeps its experiment.")
-    spec, workload = _planned(fleet, experiment, training=bool(run.get("training", True)))
+    engine = _resumed_engine(run, args)
+    spec, workload = _planned(fleet, experiment, engine, training=bool(run.get("training", True)))
     if [task.id for task in spec.tasks] != [row["task"] for row in planned]:
         raise SpecError(
             f"--resume {args.resume}: the plan has changed: {_plan_difference(spec.tasks, planned)}.",
             remedy="Resume without flags that change the plan, or start a new run.",
         )
     return Job(spec, workload, "", args.resume, done)
+
+
+def _resumed_engine(run: Mapping[str, Any], args: argparse.Namespace) -> EngineChoice:
+    """That of the run; a federation may have another address by now."""
+    then = EngineChoice.from_facts(run.get("engine"))
+    if args.engine is not None and args.engine != then.name:
+        raise UsageError(f"--engine {args.engine}: that run was begun on {then.name}.", remedy="Leave --engine out.")
+    return then if args.federation is None else replace(then, federation=args.federation)
 
 
 def _plan_difference(tasks: Sequence[Task], planned: Sequence[dict[str, Any]]) -> str:

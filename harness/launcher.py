@@ -23,9 +23,11 @@ ENTRY_POINT_GROUP = "fedmeter.launchers"
 class JoinSpec:
     """What a client must be told to join: where, what to train on, and the security folder that its files are from.
 
-    What is secret reaches a client through files, never through its command line, which every user can read.
-    A client that is reached without a network joins by `admit`. `workers` processes train for such clients, at what
-    `costs_of` (a workload; None: the one that is trained) costs in `steps_per_epoch` steps (None: its own).
+    What is secret reaches a client through files, never through its command line, which every user can read. `command`
+    is what runs instead of our client, with `environment` beside this process's: a program with processes of its own,
+    which join for it. A client that is reached without a network joins by `admit`. `workers` processes train for such
+    clients, at what `costs_of` (a workload; None: the one that is trained) costs in `steps_per_epoch` steps (None: its
+    own).
     """
 
     address: str
@@ -37,6 +39,8 @@ class JoinSpec:
     workers: int = 1
     costs_of: str | None = None
     steps_per_epoch: int | None = None
+    command: Callable[[DeviceSpec], list[str]] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

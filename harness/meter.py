@@ -10,14 +10,16 @@ import asyncio
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fl.metering import host_busy_s
 from harness.energy_sources import Energy
 from harness.host import process_cpu_s
+from harness.processes import ProcessTree
 from profiler.clock import Clock
 from profiler.combined import combined
 from profiler.errors import PreconditionError
@@ -58,7 +60,7 @@ class HostMeter:
     def __init__(self, probes: list[Probe], chosen: Probe | None, clock: Clock, *, rate_hz: float) -> None:
         self._probes = probes
         self._clock = clock
-        self._pids: dict[str, int] = {}
+        self._processes: dict[str, Callable[[], float | None]] = {}
         self._cpu_s: dict[str, float] = {}
         self._gone_s: dict[str, float] = {}
         self._history: list[tuple[Sample, Tick | None]] = []
@@ -94,11 +96,11 @@ class HostMeter:
         if self._sampler is not None:
             self._sampler.stop()
 
-    def track(self, owner: str, pid: int) -> None:
-        """Charge an owner for a process from now on, its earlier processes included."""
-        if owner in self._pids:
+    def track(self, owner: str, pid: int, *, has_tree: bool = False) -> None:
+        """Charge an owner for a process from now on, its earlier processes included; or for all that it starts, too."""
+        if owner in self._processes:
             self._gone_s[owner] = self._cpu_s.get(owner, 0.0)
-        self._pids[owner] = pid
+        self._processes[owner] = ProcessTree(pid).cpu_s if has_tree else partial(process_cpu_s, pid)
 
     def begin_task(self) -> None:
         self._task_samples.clear()
@@ -179,11 +181,13 @@ class HostMeter:
             self._task_samples.append(sample)
 
     def _read_cpu(self) -> None:
-        self._cpu_s[SERVER] = time.process_time()
-        for owner, pid in list(self._pids.items()):
-            used_s = process_cpu_s(pid)
+        own_s = time.process_time()
+        self._cpu_s[SERVER] = own_s
+        for owner, cpu_s in list(self._processes.items()):
+            used_s = cpu_s()
             if used_s is not None:
-                self._cpu_s[owner] = self._gone_s.get(owner, 0.0) + used_s
+                own = own_s if owner == SERVER else 0.0
+                self._cpu_s[owner] = own + self._gone_s.get(owner, 0.0) + used_s
 
 
 class HostView:

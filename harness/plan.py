@@ -37,12 +37,13 @@ class Task:
     workload_options: dict[str, Any] = field(default_factory=dict)
     simulation: dict[str, Any] = field(default_factory=dict)
     training: bool = True
+    engine: str | None = None
 
     @property
     def id(self) -> str:
         """What came later than the others counts only where it says something, so that older ids stay."""
         parameters = {**asdict(self), "cutoffs": {name: asdict(cutoff) for name, cutoff in self.cutoffs.items()}}
-        for name, unsaid in (("workload_options", {}), ("simulation", {}), ("training", True)):
+        for name, unsaid in (("workload_options", {}), ("simulation", {}), ("training", True), ("engine", None)):
             if parameters[name] == unsaid:
                 del parameters[name]
         text = json.dumps(parameters, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -67,7 +68,12 @@ class Task:
 
 
 def make_plan(
-    fleet: FleetSpec, experiment: ExperimentSpec, defaults: Defaults, *, training: bool = True
+    fleet: FleetSpec,
+    experiment: ExperimentSpec,
+    defaults: Defaults,
+    *,
+    training: bool = True,
+    engine: str | None = None,
 ) -> tuple[Task, ...]:
     """Every task of every case and of the sweep, seeds innermost, so that an interrupted run has whole configurations.
 
@@ -75,7 +81,7 @@ def make_plan(
     for a cutoff that is not there.
     """
     tasks = [
-        _task(case, clients, fleet, experiment, defaults, epochs=epochs, seed=seed, training=training)
+        _task(case, clients, fleet, experiment, defaults, epochs=epochs, seed=seed, training=training, engine=engine)
         for case in experiment.cases
         for clients, epochs, seed in product(
             _client_counts(case, fleet, experiment), experiment.epochs, experiment.seeds
@@ -116,6 +122,7 @@ def _task(
     epochs: int,
     seed: int,
     training: bool,
+    engine: str | None,
 ) -> Task:
     batch_size = experiment.batch_size or defaults.batch_size
     counts: Counter[str] = Counter()
@@ -139,6 +146,7 @@ def _task(
         workload_options=experiment.workload_options,
         simulation={name: value for name, value in simulation.items() if value is not None and fleet.has_simulated},
         training=training,
+        engine=engine,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from fl.security import DEVICES
 from harness.execution import EXIT_INTERRUPTED, EXIT_OK, close_run, finish, run_real, run_simulated
 from harness.fleet import load_fleet
+from harness.flower.choice import ENGINES
 from harness.host import available_cores
 from harness.init import init
 from harness.job import new_job, resumed_job
@@ -40,6 +41,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds, a replicate each")
     p.add_argument("--strategy", metavar="S", help="how clients are chosen and updates folded in")
     p.add_argument("--cutoffs", type=Path, metavar="FILE", help="apply the cutoffs that analysis.cutoff has written")
+    p.add_argument(
+        "--engine",
+        choices=ENGINES,
+        help="what carries the rounds: fedmeter's own (default), Flower's SuperLink and SuperNodes, which launchers "
+        "start on this machine, or Flower's simulation on Ray (docs/flower.md)",
+    )
+    p.add_argument(
+        "--federation",
+        metavar="HOST:PORT",
+        help="with --engine flower: a SuperLink that is there, with nodes that others start; flower-sim: a Ray cluster",
+    )
     p.add_argument("--no-training", action="store_true", help="simulate time and energy alone, of a simulated fleet")
     p.add_argument("--workers", type=int, metavar="N", help="processes that train for simulated devices (one a core)")
     p.add_argument("--resume", type=Path, metavar="DIR", help="go on with an interrupted run, skip what is finished")

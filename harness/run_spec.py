@@ -1,9 +1,9 @@
-"""What a run is: who, what, and the tasks that follow; and what its server must let in."""
+"""All that a run is: who, what, carried by which engine, and what follows for the server that it needs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fl.admission import Access
 from fl.messages import Array
@@ -11,6 +11,7 @@ from fl.security import ServerSecurity, server_security
 from harness.device import DeviceSpec
 from harness.experiment import ExperimentSpec
 from harness.fleet import SIMULATED, FleetSpec
+from harness.flower.choice import EngineChoice
 from harness.launcher import launcher_class
 from harness.plan import Task
 
@@ -20,11 +21,12 @@ _EXTRA_MESSAGE_BYTES = 32 * 1024 * 1024  # twice what is read of one measurement
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """All that a run is: who, what, and the tasks that follow from them."""
+    """Who, what, the tasks that follow from them, and which engine carries them."""
 
     fleet: FleetSpec
     experiment: ExperimentSpec
     tasks: tuple[Task, ...]
+    engine: EngineChoice = field(default_factory=EngineChoice)
 
     @property
     def trains(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from fl.flower.versions import installed_flwr
 from harness.checks import check_devices, check_json, check_row, of_this_host
 from harness.failures import ABSENT
 from harness.fleet import SIMULATED
@@ -31,6 +32,7 @@ def preamble(spec: RunSpec, meter: HostMeter) -> list[str]:
         f"fleet {spec.fleet.name}: {len(spec.devices)} clients; experiment {spec.experiment.name}: "
         f"{len(spec.tasks)} tasks of workload {spec.experiment.workload}",
         f"energy of this host: {meter.description}",
+        *_carried(spec),
     ]
     lines += _better_sensors(meter)
     wanted = sum(launcher_class(device.launcher).cores(device) for device in spec.devices)
@@ -46,6 +48,15 @@ def preamble(spec: RunSpec, meter: HostMeter) -> list[str]:
         )
         lines += _models(spec)
     return lines
+
+
+def _carried(spec: RunSpec) -> list[str]:
+    """What carries the rounds where our own engine does not, and what nobody sees of them then."""
+    if not spec.engine.is_flower:
+        return []
+    where = "" if spec.engine.federation is None else f" at {spec.engine.federation}"
+    unseen = [f"  {what}: missing, {why}" for what, why in spec.engine.unseen.items()]
+    return [f"engine {spec.engine.name}{where}, flwr {installed_flwr()}", *unseen]
 
 
 def simulated_preamble(spec: RunSpec, workers: int) -> list[str]:
@@ -126,8 +137,11 @@ def show_plan(spec: RunSpec, *, as_json: bool) -> None:
     if as_json:
         devices = [asdict(device) for device in spec.devices]
         tasks = [task.row() for task in spec.tasks]
-        print(json.dumps({"fleet": spec.fleet.name, "devices": devices, "tasks": tasks}, indent=2, allow_nan=False))
+        plan = {"fleet": spec.fleet.name, "engine": spec.engine.facts(), "devices": devices, "tasks": tasks}
+        print(json.dumps(plan, indent=2, allow_nan=False))
         return
+    for line in _carried(spec):
+        print(line)
     print(
         tabulate(
             [

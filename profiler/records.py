@@ -87,6 +87,7 @@ KINDS: dict[str, tuple[Column, ...]] = {
         _c("workload_options", "json", "", "options of the workload"),
         _c("simulation", "json", "", "costs_of and steps_per_epoch of simulated devices; empty for real ones"),
         _c("training", "bool", "", "false: cost only, nothing is trained and no accuracy known; absent means true"),
+        _c("engine", "str", "", "what carried it: flower (SuperNodes), flower-sim (Ray); absent means fedmeter's own"),
     ),
     "task_started": (*_TASK, *_WALL, _c("from_round", "int", "1", "first round of this attempt", True)),
     "span": (

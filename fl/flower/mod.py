@@ -4,7 +4,8 @@ A Mod (flwr/clientapp/typing.py) is called with message, context and the rest of
 reply's one MetricRecord, since a strategy of Flower's takes no second one; text and bytes into a ConfigRecord
 `fedmeter`. Both are filled as the server asks with the config key `telemetry` (`fl.instrument`). Without it the reply
 gets `fit.duration_s`, `fit.energy_j` and `fit.energy_err_j` alone (`evaluate.*`), NaN where energy is not known:
-Flower's strategies want the same keys of every node.
+Flower's strategies want the same keys of every node. An app with a `client_fn` has them among its client's metrics, as
+a client of `fl.instrument` has.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from flwr.app import ConfigRecord, MetricRecord
 
 from fl.flower import keys
+from fl.flower.busy import counting_host_cpu
 from fl.instrument import TELEMETRY_KEY, TELEMETRY_LEVELS, instrument
 from fl.messages import Array, Config, Scalar
-from fl.metering import best_samplers, host_busy_s, machine_id
+from fl.metering import best_samplers, machine_id
 from profiler.clock import Clock, SystemClock
 from profiler.span import Profiler
 
@@ -39,6 +42,7 @@ CONFIG_KEYS: Mapping[str, tuple[str, ...]] = {
 }
 _LOSSES = {"fit": ("loss", "train_loss", "train-loss"), "evaluate": ("loss", "eval_loss", "eval-loss")}
 _ACCURACIES = ("accuracy", "eval_acc", "eval-acc", "acc")
+_CLIENT_METRICS = ("fitres.metrics", "evaluateres.metrics")
 _ALWAYS = ("duration_s", "energy_j", "energy_err_j")
 
 
@@ -103,19 +107,16 @@ class _Call:
 
     def fit(self, parameters: list[Array], config: Config) -> tuple[list[Array], int, dict[str, Scalar]]:
         numbers = self._answer()
-        return [], int(numbers.get("num-examples", 0)), _outcome("fit", numbers)
+        return [], _examples(numbers), _outcome("fit", numbers)
 
     def evaluate(self, parameters: list[Array], config: Config) -> tuple[float, int, dict[str, Scalar]]:
         numbers = self._answer()
         outcome = _outcome("evaluate", numbers)
-        return float(outcome.get("loss", math.nan)), int(numbers.get("num-examples", 0)), outcome
+        return float(outcome.get("loss", math.nan)), _examples(numbers), outcome
 
     def _answer(self) -> dict[str, float]:
-        busy_s = host_busy_s()
-        self.reply = self._work()
-        span = None if self._profiler is None else self._profiler.current()
-        if span is not None:
-            span.set(**{keys.HOST_CPU_KEY: host_busy_s() - busy_s})
+        with nullcontext() if self._profiler is None else counting_host_cpu(self._profiler):
+            self.reply = self._work()
         return _numbers(self.reply.content) if self.reply.has_content() else {}
 
 
@@ -136,9 +137,27 @@ def _config(
 
 
 def _numbers(content: Any) -> dict[str, float]:
-    record: Mapping[str, object] = next(iter(content.metric_records.values()), {})
+    """Of a reply's one MetricRecord; of an app with a `client_fn`, whatever it has told."""
+    record: dict[str, object] = dict(next(iter(content.metric_records.values()), {}))
+    metrics = _metrics_of_client(content)
+    if metrics is not None:
+        told = [*content.metric_records.values(), metrics]
+        record = {name: value for one in told for name, value in one.items()}
     numbers = {str(name): keys.number_of(value) for name, value in record.items()}
     return {name: value for name, value in numbers.items() if value is not None}
+
+
+def _examples(numbers: Mapping[str, float]) -> int:
+    return int(numbers.get("num-examples", numbers.get("num_examples", 0)))
+
+
+def _metrics_of_client(content: Any) -> Any:
+    """The `metrics` that a NumPyClient has returned: `ClientApp(client_fn=...)` puts them into a ConfigRecord.
+
+    Its server makes a FitRes or EvaluateRes of a reply, and of all records looks at those that it knows
+    (flwr/common/recorddict_compat.py). None where the app is one over messages.
+    """
+    return next((content.config_records[name] for name in _CLIENT_METRICS if name in content.config_records), None)
 
 
 def _outcome(phase: keys.Phase, numbers: Mapping[str, float]) -> dict[str, Scalar]:
@@ -156,6 +175,10 @@ def _tell(
     numbers = {name: value for name, value in measured.items() if isinstance(value, (int, float))}
     if not wants_all:
         numbers = {f"{phase}.{name}": numbers.get(f"{phase}.{name}", math.nan) for name in _ALWAYS}
+    metrics = _metrics_of_client(content)
+    if metrics is not None:
+        metrics.update(measured if wants_all else numbers)
+        return
     record = next(iter(content.metric_records.values()), None)
     if record is None:
         record = content[f"{keys.RECORD_NAME}.metrics"] = MetricRecord()

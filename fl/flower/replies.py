@@ -216,14 +216,22 @@ def _shared(phase: keys.Phase, call: CallRecord, n_nodes: int) -> CallRecord:
     """Where several nodes answer from one machine, each gets its process's part of what that drew, by CPU time."""
     if n_nodes < 2 or call.answer is None:
         return call
-    spans = tuple(replace(span, total=_share(span, n_nodes)) for span in call.answer.spans)
     result: Any = call.answer.result
-    own = next((span.total for span in spans if span.name == phase and span.total is not None), None)
-    metrics = {name: value for name, value in result.metrics.items() if not name.startswith(f"{phase}.energy")}
-    if own is not None and own.energy_j is not None:
-        metrics |= {f"{phase}.energy_j": own.energy_j, f"{phase}.energy_err_j": own.energy_err_j or 0.0}
+    spans, metrics = shared(phase, call.answer.spans, result.metrics, n_nodes)
     answer: Any = replace(call.answer, spans=spans, result=replace(result, metrics=metrics))
     return replace(call, answer=answer)
+
+
+def shared(
+    phase: keys.Phase, spans: Iterable[SpanRecord], metrics: Mapping[str, Scalar], n_nodes: int
+) -> tuple[tuple[SpanRecord, ...], dict[str, Scalar]]:
+    """Spans and metrics of a call whose energies are the process's part of what its machine of so many nodes drew."""
+    parts = tuple(replace(span, total=_share(span, n_nodes)) for span in spans)
+    own = next((span.total for span in parts if span.name == phase and span.total is not None), None)
+    kept = {name: value for name, value in metrics.items() if not name.startswith(f"{phase}.energy")}
+    if own is not None and own.energy_j is not None:
+        kept |= {f"{phase}.energy_j": own.energy_j, f"{phase}.energy_err_j": own.energy_err_j or 0.0}
+    return parts, kept
 
 
 def _share(span: SpanRecord, n_nodes: int) -> EnergyReading | None:

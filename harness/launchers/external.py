@@ -131,7 +131,7 @@ def invitations(
 
 
 def _our_command(device: DeviceSpec, join: JoinSpec) -> list[str]:
-    server = _from_elsewhere(join.address, device.options["server"])
+    server = from_elsewhere(join.address, device.options["server"])
     command = client_command(device, join, python="python3", server=server, meter=device.options["meter"])
     if join.tls is None:
         return [f"start {device.id} there: {shlex.join(command)}"]
@@ -144,7 +144,7 @@ def _our_command(device: DeviceSpec, join: JoinSpec) -> list[str]:
 
 def _for_strangers(devices: list[DeviceSpec], join: JoinSpec, address: str) -> list[str]:
     """For Flower's client, and for an app."""
-    server = _from_elsewhere(address, devices[0].options.get("server"))
+    server = from_elsewhere(address, devices[0].options.get("server"))
     names = ", ".join(device.id for device in devices)
     trust = "plain text" if join.tls is None else f"TLS with a copy of {join.tls / CA}"
     flower = "insecure=True" if join.tls is None else f'root_certificates=Path("{CA}").read_bytes()'
@@ -155,7 +155,7 @@ def _for_strangers(devices: list[DeviceSpec], join: JoinSpec, address: str) -> l
     ]
 
 
-def _from_elsewhere(address: str, name: str | None) -> str:
+def from_elsewhere(address: str, name: str | None) -> str:
     """The server's address as other machines find it: by `name`, else by this machine's own."""
     host, _, port = address.rpartition(":")
     if name is None and (is_loopback(address) or host not in WILDCARDS):

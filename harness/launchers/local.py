@@ -21,6 +21,7 @@ from harness.launchers.limits import MB, allowed_cores, missing_cores, read_limi
 from harness.launchers.tether import tethered
 from harness.links import Link, make_link, read_shape, shape_of, sweep_stale_links
 from harness.memory_limit import MemoryLimit, limit_memory
+from harness.processes import with_descendants
 from harness.quota import Quota, limit_cpu
 from harness.spec import Table
 from profiler.errors import DeviceError
@@ -65,7 +66,10 @@ class LocalSession:
         limits: Limits,
         log_path: Path,
         before: bytes = b"",
+        *,
+        has_tree: bool = False,
     ) -> None:
+        self._has_tree = has_tree
         self.device = device
         self.log_path = log_path
         self._before = before
@@ -97,10 +101,11 @@ class LocalSession:
     def settle(self) -> None:
         if self._process.poll() is not None:
             return
-        if self._limits.cores:
-            pin(self._process.pid, self._limits.cores)
-        if self._limits.quota is not None:
-            self._limits.quota.attach(self._process.pid)
+        for pid in with_descendants(self._process.pid) if self._has_tree else [self._process.pid]:
+            if self._limits.cores:
+                pin(pid, self._limits.cores)
+            if self._limits.quota is not None:
+                self._limits.quota.attach(pid)
 
     def stop(self, grace_s: float) -> None:
         if self._limits.quota is not None:
@@ -181,6 +186,8 @@ class LocalLauncher:
         log_path = self._log_dir / f"{device.id}.log"
         before = take_file(spool_path(log_path))  # of a harness that was killed
         limits = _make_limits(device, device.id, self._place(device))
+        if join.command is not None:
+            _require_cgroups(device, limits)
         try:
             command = _command(device, join, limits.link, spool_path(log_path))
             with log_path.open("ab") as log_file:
@@ -200,7 +207,7 @@ class LocalLauncher:
             raise
         if limits.memory is not None:
             limits.memory.attach(process.pid)  # at once: what it has before would not count
-        return LocalSession(device, process, limits, log_path, before)
+        return LocalSession(device, process, limits, log_path, before, has_tree=join.command is not None)
 
     def _place(self, device: DeviceSpec) -> tuple[int, ...]:
         if chosen := device.options.get("cores"):
@@ -225,8 +232,21 @@ def _make_limits(device: DeviceSpec, name: str, cores: tuple[int, ...] = ()) -> 
     )
 
 
+def _require_cgroups(device: DeviceSpec, limits: Limits) -> None:
+    """Of all limits, those of a cgroup alone hold for processes that are yet to be started."""
+    for key, limit in (("cpu_limit", limits.quota), ("memory_limit_mb", limits.memory)):
+        if limit is not None and not limit.by.startswith("cgroup"):
+            limits.release()
+            raise DeviceError(
+                f"{device.id}: {key} of a SuperNode needs a cgroup, and none can be made here.",
+                remedy=f"Run as root, or where cgroups are handed on to you; or leave out {key}.",
+            )
+
+
 def _command(device: DeviceSpec, join: JoinSpec, link: Link | None, spool: Path) -> list[str]:
     """Of a client here, or of one that has this machine's server at the end of a link."""
+    if join.command is not None:
+        return join.command(device)
     if link is None:
         return client_command(device, join, spool=str(spool))
     target = reachable(join.address)
@@ -278,7 +298,7 @@ def thread_variables(threads: int) -> dict[str, str]:
 
 
 def _environment(device: DeviceSpec, join: JoinSpec) -> dict[str, str]:
-    environment = {**os.environ, **thread_variables(device.options["threads"])}
+    environment = {**os.environ, **join.environment, **thread_variables(device.options["threads"])}
     environment.pop(FOLDER_VARIABLE, None)
     return environment if join.tls is None else {**environment, FOLDER_VARIABLE: str(join.tls)}
 

@@ -1,0 +1,124 @@
+"""What an engine can have of a fleet: the rest is refused by device and key."""
+
+from __future__ import annotations
+
+import sys
+import types
+from importlib.machinery import ModuleSpec
+
+import pytest
+
+from fl.flower.versions import installed_flwr
+from harness.experiment import load_experiment
+from harness.fleet import parse_fleet
+from harness.flower import choice as choices
+from harness.flower.choice import SIMULATION, SUPERNODES, EngineChoice
+from profiler.errors import PreconditionError, SpecError, UsageError
+
+PLAIN = '[[device]]\nid = "pi-{n}"\ncount = 2\nprocessor = "arm"\n'
+ADDRESS = "127.0.0.1:8000"
+
+
+@pytest.fixture
+def flower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if flwr and Ray were there; what is started by them is for the tests beside Flower."""
+    monkeypatch.setattr(choices, "require_commands", lambda: None)
+    monkeypatch.setattr(choices, "require_ray", lambda: None)
+
+
+def carried(choice: EngineChoice, devices: str) -> tuple[dict[str, str], float]:
+    """Launcher by device, and how long idle power is measured."""
+    fleet = parse_fleet(f'name = "test"\n{devices}', "test.toml", cores=2)
+    experiment, _ = load_experiment("demo")
+    fleet, experiment = choice.carried(fleet, experiment)
+    return {device.id: device.launcher for device in fleet.devices}, experiment.idle_s
+
+
+@pytest.mark.usefixtures("flower")
+def test_supernodes_are_started_by_the_local_launcher() -> None:
+    assert carried(EngineChoice(SUPERNODES), PLAIN) == ({"pi-0": "local", "pi-1": "local"}, 5.0)
+    limited = PLAIN + "cpu_limit = 0.5\nmemory_limit_mb = 500\ncores = [0]\nthreads = 2\n"
+    assert carried(EngineChoice(SUPERNODES), limited)[0] == {"pi-0": "local", "pi-1": "local"}
+
+
+@pytest.mark.usefixtures("flower")
+@pytest.mark.parametrize("choice", [EngineChoice(SIMULATION), EngineChoice(SUPERNODES, ADDRESS)])
+def test_nodes_of_others_are_waited_for_and_have_no_idle_power(choice: EngineChoice) -> None:
+    assert carried(choice, PLAIN) == ({"pi-0": "external", "pi-1": "external"}, 0.0)
+    elsewhere = PLAIN + 'launcher = "ssh"\nhost = "pi-{n}.lab"\n'
+    assert carried(EngineChoice(SUPERNODES, ADDRESS), elsewhere)[0] == {"pi-0": "external", "pi-1": "external"}
+
+
+@pytest.mark.usefixtures("flower")
+@pytest.mark.parametrize(
+    ("choice", "more", "named"),
+    [
+        (EngineChoice(SUPERNODES), "latency_ms = 20\n", "latency_ms"),
+        (EngineChoice(SUPERNODES), 'launcher = "ssh"\nhost = "pi-{n}.lab"\n', "launcher 'ssh'"),
+        (EngineChoice(SUPERNODES), "foreign = true\n", "foreign devices"),
+        (EngineChoice(SUPERNODES), 'launcher = "simulated"\nprofile = "jetson-tx2-gpu"\n', "simulated devices"),
+        (EngineChoice(SIMULATION), "cpu_limit = 0.5\nmemory_limit_mb = 500\n", "cpu_limit, memory_limit_mb"),
+        (EngineChoice(SIMULATION), "bandwidth_mbps = 5\n", "bandwidth_mbps"),
+        (EngineChoice(SIMULATION), 'require = ["rapl"]\n', "require"),
+        (EngineChoice(SUPERNODES, ADDRESS), "cores = [0]\n", "cores"),
+    ],
+)
+def test_what_an_engine_cannot_have_is_refused(choice: EngineChoice, more: str, named: str) -> None:
+    with pytest.raises(SpecError, match=named) as raised:
+        carried(choice, PLAIN + more)
+    assert "pi-{n}" in str(raised.value)
+    assert choice.name in str(raised.value)
+
+
+def test_our_own_engine_takes_all_and_wants_no_flower() -> None:
+    launchers, idle_s = carried(EngineChoice(), PLAIN + "latency_ms = 20\ncpu_limit = 0.5\n")
+    assert (set(launchers.values()), idle_s) == ({"local"}, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "federation", "said"),
+    [
+        ("ray", None, "it is one of fedmeter, flower, flower-sim"),
+        ("fedmeter", ADDRESS, "goes with --engine flower"),
+        ("flower", "somewhere", "is no HOST:PORT"),
+        ("flower", "-v:1; rm", "is no HOST:PORT"),
+    ],
+)
+def test_what_is_no_engine_or_no_address(name: str, federation: str | None, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        EngineChoice(name, federation)
+
+
+@pytest.mark.parametrize("choice", [EngineChoice(), EngineChoice(SIMULATION), EngineChoice(SUPERNODES, ADDRESS)])
+def test_a_choice_comes_back_from_what_is_written_down(choice: EngineChoice) -> None:
+    assert EngineChoice.from_facts(choice.facts()) == choice
+
+
+def test_runs_of_before_there_were_engines_are_of_our_own() -> None:
+    assert EngineChoice.from_facts(None) == EngineChoice()
+
+
+def test_what_is_missing_is_said_with_its_reason() -> None:
+    assert EngineChoice().facts().keys() == {"name", "federation"}
+    missing = EngineChoice(SUPERNODES).facts()["missing"]
+    assert {"download", "upload"} <= missing.keys()
+    assert "idle power, net energy" in EngineChoice(SIMULATION).facts()["missing"]
+
+
+def test_without_flower_it_is_said_what_to_install() -> None:
+    if installed_flwr():
+        pytest.skip("flwr is here")
+    with pytest.raises(PreconditionError, match=r"1\.24 to 1\.42") as raised:
+        carried(EngineChoice(SUPERNODES), PLAIN)
+    assert "fedmeter[flower]" in str(raised.value)
+
+
+def test_without_ray_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choices, "require_commands", lambda: None)
+    with pytest.raises(PreconditionError, match="needs Ray") as raised:
+        carried(EngineChoice(SIMULATION), PLAIN)
+    assert "flwr[simulation]" in str(raised.value)
+    ray = types.ModuleType("ray")
+    ray.__spec__ = ModuleSpec("ray", None)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    assert carried(EngineChoice(SIMULATION), PLAIN)[0] == {"pi-0": "external", "pi-1": "external"}

@@ -1,0 +1,1 @@
+"""A PyTorch app for Flower that knows nothing of fedmeter; a test adds it, by two lines."""
