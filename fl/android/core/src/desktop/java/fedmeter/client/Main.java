@@ -4,7 +4,6 @@ import java.nio.file.Path;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.Map;
-import java.util.Optional;
 import java.util.Set;
 import java.util.logging.ConsoleHandler;
 import java.util.logging.Level;
@@ -81,7 +80,7 @@ public final class Main {
                 .rawTensors(isRaw()).maxWaitS(seconds("--max-wait", Session.MAX_WAIT_S))
                 .maxMessageBytes(whole("--max-message-bytes", String.valueOf(Session.MAX_MESSAGE_BYTES)));
         return new Session(how, new HeadClient(head, examples, shard, properties),
-                new Recorder(device, Clock.system(), Optional.empty()));
+                new Recorder(device, Clock.system()));
     }
 
     /** A whole batch some times over, without a change: the JVM compiles before what is measured begins. */
