@@ -4,7 +4,7 @@ import fedmeter.measurement.MeasurementOuterClass.Attribute;
 import fedmeter.measurement.MeasurementOuterClass.Reading;
 import fedmeter.measurement.MeasurementOuterClass.Resources;
 import fedmeter.measurement.MeasurementOuterClass.Span;
-import java.nio.file.Path;
+import java.nio.file.Paths;
 import java.security.SecureRandom;
 import java.util.ArrayList;
 import java.util.List;
@@ -23,7 +23,7 @@ public final class Recorder {
     private final Clock clock;
     private final List<? extends EnergyMeter> meters;
     private final Consumer<Span> watcher;
-    private final ProcessUse use = new ProcessUse(Path.of("/proc/self"));
+    private final ProcessUse use = new ProcessUse(Paths.get("/proc/self"));
     private final Spool spool = new Spool();
     private final String prefix;
     private long made;
