@@ -8,8 +8,9 @@ import java.util.TreeSet;
 import java.util.regex.Pattern;
 
 /**
- * What an app is told by the extras of the intent that starts it, checked: whoever may start it need not be right. Numbers
- * come as numbers or as text, since what a fleet file fills in is text. Throws Usage for anything that is not understood.
+ * What an app is told by the extras of the intent that starts it, checked: whoever may start it need not be right.
+ * Numbers come as numbers or as text, since what a fleet file fills in is text. Throws Usage for anything that is not
+ * understood.
  */
 public final class AppConfig {
     /** Every name there is. */
@@ -20,7 +21,8 @@ public final class AppConfig {
     /** The head in plain Java, in the place of a model's file. */
     public static final String DENSE = "dense";
 
-    private static final Pattern SERVER = Pattern.compile("(\\[[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,32})?]|[A-Za-z0-9._-]{1,253}):[0-9]{1,5}");
+    private static final Pattern SERVER = Pattern.compile(
+            "(\\[[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,32})?]|[A-Za-z0-9._-]{1,253}):[0-9]{1,5}");
     private static final Pattern DEVICE = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}"); // as in a fleet file
     private static final Pattern WORKLOAD = Pattern.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,63}");
     private static final Pattern FILE = Pattern.compile("[A-Za-z0-9_][A-Za-z0-9._/-]{0,255}");
@@ -32,7 +34,7 @@ public final class AppConfig {
 
     private AppConfig() {}
 
-    /** Values are String, Integer, Long or Boolean, as an intent carries them; {@code android.*} belongs to the system. */
+    /** Values are String, Integer, Long or Boolean, as an intent carries them; {@code android.*} is the system's. */
     public static AppConfig of(Map<String, ?> extras) {
         AppConfig config = new AppConfig();
         for (Map.Entry<String, ?> extra : extras.entrySet()) {
@@ -42,7 +44,8 @@ public final class AppConfig {
                     || value instanceof Boolean)) {
                 config.told.put(name, String.valueOf(value));
             } else if (NAMES.contains(name)) {
-                throw new FedmeterException.Usage("extra " + name + ": a text, a whole number, true or false is needed.");
+                throw new FedmeterException.Usage(
+                        "extra " + name + ": a text, a whole number, true or false is needed.");
             } else if (!name.startsWith("android.")) {
                 throw new FedmeterException.Usage("extra " + name + " is not known.",
                         "There are " + String.join(", ", NAMES) + ".");
@@ -83,7 +86,8 @@ public final class AppConfig {
 
     /** What the server calls this client; empty where nobody has said it. */
     public String device() {
-        return told.containsKey("device") ? matching("device", "", DEVICE, "it is no name of a device") : "";
+        return told.getOrDefault("device", "").isEmpty() ? ""
+                : matching("device", "", DEVICE, "it is no name of a device");
     }
 
     public int shard() {

@@ -88,12 +88,24 @@ public final class AppState {
         return true;
     }
 
+    /** What was asked for cannot be begun. Nothing changes where something else is being done. */
+    public void refuse(String why) {
+        synchronized (this) {
+            if (!now.phase.isResting()) {
+                return;
+            }
+            now = new Snapshot(Phase.FAILED, "", 0, 0, "", why);
+        }
+        watcher.accept(now());
+    }
+
     /** Something is being done, of round 0 where no round is known. Nothing once it has ended. */
     void at(Phase phase, long round) {
         if (phase.isResting()) {
             throw new IllegalArgumentException(phase + " is an end");
         }
-        change(old -> new Snapshot(phase, old.server, round > 0 ? round : old.round, old.energyJ, old.energyReason, ""));
+        change(old -> new Snapshot(
+                phase, old.server, round > 0 ? round : old.round, old.energyJ, old.energyReason, ""));
     }
 
     /** Adds what a span has drawn. A client's spans follow each other, so that their joules add up. */

@@ -8,8 +8,8 @@ import java.util.logging.Level;
 import java.util.logging.Logger;
 
 /**
- * An app's work, from what it was told to the server's goodbye: examples, head, meters, one session. What only a platform
- * can do is behind {@link Platform}, so that a desktop JVM runs the same and tests can see it.
+ * An app's work, from what it was told to the server's goodbye: examples, head, meters, one session. What only a
+ * platform can do is behind {@link Platform}, so that a desktop JVM runs the same and tests can see it.
  */
 public final class AppWork {
     private static final Logger LOG = Logger.getLogger("fedmeter");

@@ -8,8 +8,8 @@ import java.util.OptionalLong;
 import java.util.function.Supplier;
 
 /**
- * What Android's BatteryManager and its sticky broadcast ACTION_BATTERY_CHANGED tell at one moment. Constants are those of
- * https://developer.android.com/reference/android/os/BatteryManager, so that nothing of Android is needed here.
+ * What Android's BatteryManager and its sticky broadcast ACTION_BATTERY_CHANGED tell at one moment. Constants are those
+ * of https://developer.android.com/reference/android/os/BatteryManager, so that nothing of Android is needed here.
  */
 public final class BatteryState {
     /** Asks the phone. Throws UnavailableException where it cannot be asked. */
@@ -33,8 +33,8 @@ public final class BatteryState {
 
     /**
      * As Android gives them: extras {@code status}, {@code plugged} and {@code voltage} of the broadcast, and the
-     * properties CURRENT_NOW, CHARGE_COUNTER and ENERGY_COUNTER. A property that a phone has not is 0 or the least number
-     * of its type; an extra that is not there should be -1.
+     * properties CURRENT_NOW, CHARGE_COUNTER and ENERGY_COUNTER. A property that a phone has not is 0 or the least
+     * number of its type; an extra that is not there should be -1.
      */
     public BatteryState(int status, int plugged, int voltage, int current, int chargeUah, long energyNwh) {
         this.status = status >= 1 && status <= STATUSES.size() ? STATUSES.get(status - 1) : "UNKNOWN";
@@ -75,6 +75,14 @@ public final class BatteryState {
     /** What is left in the battery by its energy counter. */
     long energyNwh() throws UnavailableException {
         return energyNwh.orElseThrow(missing("this phone counts no energy"));
+    }
+
+    boolean countsCharge() {
+        return chargeUah.isPresent();
+    }
+
+    boolean countsEnergy() {
+        return energyNwh.isPresent();
     }
 
     /** All that changes while a battery discharges. */

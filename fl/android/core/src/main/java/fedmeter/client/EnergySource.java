@@ -21,8 +21,8 @@ public interface EnergySource {
     double resolutionJ();
 
     /**
-     * Joules drawn since some moment that stays the same. Throws UnavailableException, which says why, where that is not
-     * known: what was counted before then belongs to another course.
+     * Joules drawn since some moment that stays the same. Throws UnavailableException, which says why, where that is
+     * not known: what was counted before then belongs to another course.
      */
     double energyJ() throws PowerSource.UnavailableException;
 }

@@ -1,8 +1,8 @@
 package fedmeter.client;
 
 /**
- * A frozen base model: the pixels of an image to features, prepared as {@code fl/workloads/features.py} prepares them for
- * the same weights. A platform resizes images in its own way, so that features of one image differ a little between
+ * A frozen base model: the pixels of an image to features, prepared as {@code fl/workloads/features.py} prepares them
+ * for the same weights. A platform resizes images in its own way, so that features of one image differ a little between
  * Python and a phone.
  */
 public final class FeatureExtractor {
@@ -11,7 +11,7 @@ public final class FeatureExtractor {
     private static final int CHANNELS = 3;
     private static final int MAX_SIDE = 1024;
 
-    /** Runs the base model on one image: float32[1, 3, side, side] or float32[1, side, side, 3], to float32[1, width]. */
+    /** Runs the base model: float32[1, 3, side, side] or float32[1, side, side, 3], to float32[1, width]. */
     @FunctionalInterface
     public interface Model {
         void run(float[][][][] image, float[][] features);

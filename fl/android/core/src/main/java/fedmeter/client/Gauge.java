@@ -4,8 +4,8 @@ import fedmeter.client.PowerSource.UnavailableException;
 import java.util.Objects;
 
 /**
- * The arithmetic of a battery's gauge, whichever way it is asked: units that have to be guessed, values that have stopped
- * moving. The rules, and the guesses, are those of {@code profiler/sensors/gauge.py}.
+ * The arithmetic of a battery's gauge, whichever way it is asked: units that have to be guessed, values that have
+ * stopped moving. The rules, and the guesses, are those of {@code profiler/sensors/gauge.py}.
  *
  * <p>Signs of a discharging current differ between drivers (negative, positive or always positive: Linux commit
  * 05f94eb98907), so that the magnitude is taken, and only of a battery that is known to discharge.
@@ -61,7 +61,7 @@ final class Gauge {
         throw new UnavailableException("voltage_now of " + raw + " is no voltage of a battery in µV, mV or V");
     }
 
-    /** The magnitude of a current times its voltage. Throws UnavailableException where its unit was guessed, wrongly. */
+    /** The magnitude of a current times its voltage. Throws UnavailableException where a unit was guessed wrongly. */
     static double watts(long current, Unit unit, boolean isUnitTold, double voltageV) throws UnavailableException {
         if (unit == Unit.MA && Math.abs(current) >= MAX_ASSUMED_MA && !isUnitTold) {
             throw new UnavailableException("a current of " + current + " cannot be in mA");

@@ -67,7 +67,8 @@ public final class HeadShape {
     /** Throws Data where examples have another width. */
     void check(Examples examples) {
         if (examples.width != inputs) {
-            throw new FedmeterException.Data("examples of " + examples.width + " features, and a head of " + inputs + ".");
+            throw new FedmeterException.Data(
+                    "examples of " + examples.width + " features, and a head of " + inputs + ".");
         }
     }
 }

@@ -26,7 +26,7 @@ public final class ImageFolder {
 
     private ImageFolder() {}
 
-    /** Features and labels of all images, in the order of names. Throws Data where that is no set of labelled images. */
+    /** Features and labels of all images, in the order of names. Throws Data where they are no labelled images. */
     public static Examples examples(Path folder, int classes, Decoder decoder, FeatureExtractor extractor) {
         List<String> names = names(folder, classes);
         List<Path> images = new ArrayList<>();

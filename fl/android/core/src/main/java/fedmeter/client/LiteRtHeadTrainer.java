@@ -24,8 +24,8 @@ public final class LiteRtHeadTrainer implements HeadTrainer {
     private static final double LEAST_PROBABILITY = Float.MIN_NORMAL; // of which the logarithm is finite
 
     /**
-     * Runs a signature: tensors by name in, and out into what is given for them, float arrays in the tensor's shape or a
-     * FloatBuffer of all its values.
+     * Runs a signature: tensors by name in, and out into what is given for them, float arrays in the tensor's shape or
+     * a FloatBuffer of all its values.
      */
     @FunctionalInterface
     public interface Signatures {

@@ -55,8 +55,8 @@ final class Supply {
     }
 
     /**
-     * The batteries to count. ACPI's are parts of their own and count each; of a phone's gauges, which show one cell, one
-     * does: the first that gives power, {@code battery} before others.
+     * The batteries to count. ACPI's are parts of their own and count each; of a phone's gauges, which show one cell,
+     * one does: the first that gives power, {@code battery} before others.
      */
     static List<Supply> batteries(List<Supply> supplies) {
         List<Supply> found = supplies.stream().filter(one -> one.type.equals("Battery")).collect(Collectors.toList());

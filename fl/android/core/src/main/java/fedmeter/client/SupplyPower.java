@@ -9,8 +9,9 @@ import java.util.Optional;
 import java.util.stream.Collectors;
 
 /**
- * What a laptop, or a phone whose files may be read, draws from its batteries by Linux's power_supply class: the Java twin
- * of {@code profiler/sensors/battery.py}, but for its rails of energy and for readings that are allowed while charging.
+ * What a laptop, or a phone whose files may be read, draws from its batteries by Linux's power_supply class: the Java
+ * twin of {@code profiler/sensors/battery.py}, but for its rails of energy and for readings that are allowed while
+ * charging.
  * Android lets no app read these files since Android 8; {@link ManagerPower} is for those.
  */
 public final class SupplyPower implements PowerSource {
@@ -46,6 +47,20 @@ public final class SupplyPower implements PowerSource {
         this.folder = folder;
         this.clock = clock;
         this.told = unit.map(Gauge.Unit::of);
+    }
+
+    /** Whether there is a battery here whose state may be read, whatever it says. */
+    boolean canBeRead() {
+        try {
+            for (Supply supply : Supply.batteries(Supply.all(folder))) {
+                supply.text("status");
+                cell(supply);
+                return true;
+            }
+            return false;
+        } catch (IOException | UnavailableException unreadable) {
+            return false;
+        }
     }
 
     @Override

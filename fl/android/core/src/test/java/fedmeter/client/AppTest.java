@@ -107,6 +107,12 @@ public final class AppTest {
         assertEquals("starting", state.now().line());
         state.measured(spanWithout("no sensor"));
         assertEquals("joules unknown: no sensor", state.now().energy());
+        state.refuse("extra sever is not known.");
+        assertEquals("what is being done goes on", Phase.STARTING, state.now().phase);
+        state.end(Phase.STOPPED, "");
+        state.refuse("extra sever is not known.");
+        assertEquals(Phase.FAILED, state.now().phase);
+        assertEquals("extra sever is not known.", state.now().message);
     }
 
     @Test
@@ -122,7 +128,7 @@ public final class AppTest {
         AppState state = new AppState(now -> { });
         state.begin("10.0.0.2:8443");
         boolean[] isClosed = new boolean[1];
-        DesktopPlatform platform = new DesktopPlatform(Path.of("/nonexistent"), Optional.empty()) {
+        DesktopPlatform platform = new DesktopPlatform(Path.of("/nonexistent"), Path.of("/"), Optional.empty()) {
             @Override
             public void close() {
                 isClosed[0] = true;

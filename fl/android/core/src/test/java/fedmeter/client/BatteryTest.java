@@ -155,6 +155,28 @@ public final class BatteryTest {
         }
     }
 
+    private String rails(Path supplies) {
+        return BatteryMeters.of(supplies, () -> state, clock, Optional.empty()).stream()
+                .map(meter -> meter.between(0, 1)).map(reading -> reading.getRail() + " " + reading.getScope())
+                .collect(Collectors.joining(", "));
+    }
+
+    @Test
+    public void thePhoneSaysWhichMetersItHas() throws Exception {
+        Path none = folder.newFolder().toPath();
+        state = discharging(-345_000, 0, 0);
+        assertEquals("battery device", rails(none));
+        state = discharging(-345_000, 3_000_000, 11_100_000_000L);
+        assertEquals("battery device, battery-energy device, battery-charge device", rails(none));
+        Path supplies = folder.newFolder().toPath();
+        change(supplies, "phone; usb/online=1; battery/status=Full", // closed to nobody, whatever it says now
+                BatteryCases.definitions("power_supply_cases.txt"));
+        Meter meter = (Meter) BatteryMeters.of(supplies, () -> state, clock, Optional.empty()).get(0);
+        meter.sample();
+        String why = meter.between(0, 1).getReason();
+        assertTrue(why, why.contains("charging: usb may feed the device"));
+    }
+
     @Test
     public void nothingThatIsToldMakesAWrongJoule() {
         int[] extremes = {Integer.MIN_VALUE, Integer.MIN_VALUE + 1, -1, 0, 1, 4_999, 5_000, Integer.MAX_VALUE};

@@ -6,11 +6,16 @@ import java.util.Optional;
 
 /** An app's platform on a desktop JVM: the head in plain Java alone, and a battery where a power_supply class is. */
 class DesktopPlatform implements AppWork.Platform {
+    private static final Path PRIVATE = Path.of("/data/data/fedmeter.app");
+
     private final Path files;
+    private final Path data;
     private final Optional<Path> supplies;
 
-    DesktopPlatform(Path files, Optional<Path> supplies) {
+    /** {@code data} is in the place of the app's private folder. */
+    DesktopPlatform(Path files, Path data, Optional<Path> supplies) {
         this.files = files;
+        this.data = data;
         this.supplies = supplies;
     }
 
@@ -21,7 +26,8 @@ class DesktopPlatform implements AppWork.Platform {
 
     @Override
     public Path tls(String folder) {
-        return files.resolve(folder);
+        Path named = Path.of(folder);
+        return named.startsWith(PRIVATE) ? data.resolve(PRIVATE.relativize(named)) : files.resolve(folder);
     }
 
     @Override

@@ -68,7 +68,8 @@ public final class ImagesTest {
     @Test
     public void modelsOfOtherShapesAreRefused() {
         for (int[] input : new int[][] {{1, 3, 4, 5}, {2, 3, 4, 4}, {1, 4, 4, 4}, {3, 4, 4}, {1, 3, 2000, 2000}}) {
-            assertThrows(FedmeterException.Data.class, () -> new FeatureExtractor((i, f) -> { }, input, new int[] {1, 3}));
+            assertThrows(FedmeterException.Data.class,
+                    () -> new FeatureExtractor((i, f) -> { }, input, new int[] {1, 3}));
         }
         int[] good = {1, 3, 4, 4};
         assertThrows(FedmeterException.Data.class, () -> new FeatureExtractor((i, f) -> { }, good, new int[] {3}));

@@ -4,30 +4,42 @@ import java.nio.file.Path;
 import java.util.HashMap;
 import java.util.Map;
 import java.util.Optional;
-import java.util.logging.Level;
-import java.util.logging.Logger;
 
 /**
  * The app without Android: started by the words that follow {@code am start-foreground-service -n COMPONENT}, with what
- * {@code TrainService} makes of them. The properties {@code files} and {@code supplies} name the app's folder and the
- * phone's power_supply class.
+ * {@code TrainService} makes of them. The properties {@code files} and {@code data} name what stands for the app's
+ * shared and its private folder, {@code supplies} the phone's power_supply class. Without {@code files} it says what it
+ * was told.
  */
 public final class Intent {
     private Intent() {}
 
     public static void main(String[] words) {
-        Logger log = Logger.getLogger("fedmeter");
+        int code;
         try {
             AppConfig config = AppConfig.of(extras(words));
-            AppState state = new AppState(now -> System.out.println(now.line()));
-            state.begin(config.server());
-            Path files = Path.of(System.getProperty("files"));
-            Optional<Path> supplies = Optional.ofNullable(System.getProperty("supplies")).map(Path::of);
-            System.exit(new AppWork(config, new DesktopPlatform(files, supplies), state).run());
+            code = System.getProperty("files") == null ? show(config) : work(config);
         } catch (FedmeterException wrong) {
-            log.log(Level.SEVERE, wrong.getMessage());
-            System.exit(wrong.exitCode());
+            System.err.println(wrong.getMessage());
+            code = wrong.exitCode();
         }
+        System.exit(code);
+    }
+
+    private static int show(AppConfig config) {
+        System.out.println(String.join("\n", "server " + config.server(), "device " + config.device(),
+                "shard " + config.shard(), "workload " + config.workload(), "tls " + config.tls().orElse("-"),
+                "features " + config.features(), "head " + config.head()));
+        return 0;
+    }
+
+    private static int work(AppConfig config) {
+        AppState state = new AppState(now -> System.out.println(now.line()));
+        state.begin(config.server());
+        Optional<Path> supplies = Optional.ofNullable(System.getProperty("supplies")).map(Path::of);
+        Path files = Path.of(System.getProperty("files"));
+        return new AppWork(config, new DesktopPlatform(files, Path.of(System.getProperty("data")), supplies), state)
+                .run();
     }
 
     /** As Android's {@code am} reads them: --es, --ei and --ez with a name and a value each, and -a with an action. */
