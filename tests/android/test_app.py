@@ -219,6 +219,10 @@ def test_apps_and_python_clients_train_in_one_fleet_and_their_joules_are_in_the_
         assert metered["steps_done"] == metered["steps_planned"] > 0
         assert (charging["provenance"], charging.get("energy_j")) == ("missing", None)
         assert "charging: usb may feed the device" in charging["energy_reason"]
-    for phone in adb.phones.values():
+    for phone, joules in zip(adb.phones.values(), (r"\d+\.\d J", "joules unknown: .*charging: usb.*"), strict=True):
+        shown = (phone.folder / "packages" / APP_PACKAGE / "out").read_text().splitlines()
+        phases = [line.partition(",")[0] for line in shown]
+        assert list(dict.fromkeys(phases)) == ["starting", "joining", "waiting", "fitting", "evaluating", "done"]
+        assert re.fullmatch(rf"done, round 2, {joules}", shown[-1]), shown[-1]
         assert not phone.processes()
         assert not (phone.folder / "packages" / APP_PACKAGE / "data/files/fedmeter-tls").exists(), "secrets do not stay"
