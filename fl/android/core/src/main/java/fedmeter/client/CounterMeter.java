@@ -1,8 +1,7 @@
 package fedmeter.client;
 
+import fedmeter.client.Samples.Sample;
 import fedmeter.measurement.MeasurementOuterClass.Reading;
-import java.util.ArrayDeque;
-import java.util.Iterator;
 import java.util.Locale;
 
 /**
@@ -14,23 +13,12 @@ import java.util.Locale;
  * lies between two samples all that may have been counted on the wrong side of that edge.
  */
 public final class CounterMeter implements EnergyMeter {
-    private static final int MAX_SAMPLES = 100_000;
     private static final double MIN_STEPS = 4; // joules below so many steps are known badly: profiler/uncertainty.py
 
     private final EnergySource source;
     private final Clock clock;
-    private final ArrayDeque<Sample> samples = new ArrayDeque<>();
+    private final Samples samples = new Samples();
     private String lastTrouble = "";
-
-    private static final class Sample {
-        private final long atNs;
-        private final double energyJ;
-
-        private Sample(long atNs, double energyJ) {
-            this.atNs = atNs;
-            this.energyJ = energyJ;
-        }
-    }
 
     public CounterMeter(EnergySource source, Clock clock) {
         this.source = source;
@@ -46,13 +34,10 @@ public final class CounterMeter implements EnergyMeter {
     public synchronized void sample() {
         try {
             double energyJ = source.energyJ();
-            if (!samples.isEmpty() && energyJ < samples.getLast().energyJ) {
+            if (samples.fellTo(energyJ)) {
                 begin("the counter ran backwards");
             }
-            samples.addLast(new Sample(clock.nanos(), energyJ));
-            if (samples.size() > MAX_SAMPLES) {
-                samples.removeFirst();
-            }
+            samples.add(clock.nanos(), energyJ);
         } catch (PowerSource.UnavailableException why) {
             begin(why.getMessage());
         }
@@ -66,13 +51,7 @@ public final class CounterMeter implements EnergyMeter {
     @Override
     public synchronized Reading between(long beginNs, long endNs) {
         Window window = new Window(beginNs, endNs);
-        Iterator<Sample> all = samples.iterator();
-        Sample before = null;
-        while (all.hasNext()) {
-            Sample after = all.next();
-            window.add(before, after);
-            before = after;
-        }
+        samples.forEachPair(window::add);
         Reading.Builder reading = Reading.newBuilder().setRail(source.rail()).setScope(source.scope())
                 .setNSamples(window.n).setMaxGapS(window.gapNs / 1e9)
                 .setEffectiveHz(endNs > beginNs ? Math.max(0, window.n - 1) / ((endNs - beginNs) / 1e9) : 0);
@@ -135,13 +114,13 @@ public final class CounterMeter implements EnergyMeter {
         private void meet(Sample before, Sample after) {
             if (after.atNs == atNs) {
                 isKnown = true;
-                energyJ = after.energyJ;
+                energyJ = after.value;
                 doubtJ = 0;
             } else if (before != null && before.atNs < atNs && after.atNs > atNs) {
                 isKnown = true;
                 double share = (double) (atNs - before.atNs) / (after.atNs - before.atNs);
-                double countedJ = after.energyJ - before.energyJ;
-                energyJ = before.energyJ + share * countedJ;
+                double countedJ = after.value - before.value;
+                energyJ = before.value + share * countedJ;
                 doubtJ = Math.max(share, 1 - share) * countedJ;
             }
         }

@@ -7,40 +7,22 @@ import java.util.Optional;
  * {@link SupplyPower}. Believed and refused is what {@code profiler/sensors/termux.py}, which asks the same manager,
  * believes and refuses; a gauge that is frozen is refused, too.
  */
-public final class ManagerPower implements PowerSource {
+public final class ManagerPower extends BatteryPower {
     private final BatteryState.Source battery;
-    private final Clock clock;
-    private final boolean isUnitTold;
     private final Gauge.Stillness stillness = new Gauge.Stillness();
     private Gauge.Unit unit;
     private double voltageV = 4.5; // no lithium cell has more; until it is known
 
-    /** {@code unit}: {@code uA} or {@code mA}, which settles what is guessed otherwise. Throws Usage for another. */
+    /** {@code unit} as in {@link BatteryPower}. */
     public ManagerPower(BatteryState.Source battery, Clock clock, Optional<String> unit) {
+        super(clock, unit);
         this.battery = battery;
-        this.clock = clock;
-        this.isUnitTold = unit.isPresent();
-        this.unit = unit.map(Gauge.Unit::of).orElse(null);
+        this.unit = told.orElse(null);
     }
 
     @Override
     public String rail() {
         return "battery";
-    }
-
-    @Override
-    public String scope() {
-        return "device";
-    }
-
-    @Override
-    public double minPeriodS() {
-        return Gauge.REFRESH_S;
-    }
-
-    @Override
-    public double gainErr() {
-        return Gauge.GAIN_ERR;
     }
 
     @Override
@@ -55,7 +37,7 @@ public final class ManagerPower implements PowerSource {
         long current = state.current();
         voltageV = state.voltageV();
         Gauge.Unit taken = unit == null ? Gauge.Unit.guessed(current) : unit;
-        double powerW = Gauge.watts(current, taken, isUnitTold, voltageV);
+        double powerW = Gauge.watts(current, taken, told.isPresent(), voltageV);
         if (powerW > Gauge.PHONE_MAX_POWER_W) {
             throw new UnavailableException(current + " " + taken + " at " + voltageV + " V is no draw of a phone");
         }

@@ -1,8 +1,7 @@
 package fedmeter.client;
 
+import fedmeter.client.Samples.Sample;
 import fedmeter.measurement.MeasurementOuterClass.Reading;
-import java.util.ArrayDeque;
-import java.util.Iterator;
 
 /**
  * Samples one power source and integrates what it told between two moments.
@@ -15,22 +14,11 @@ import java.util.Iterator;
 public final class Meter implements EnergyMeter {
     private static final double GAP_PERIODS = 3.0;
     private static final double MIN_COVERAGE = 0.5;
-    private static final int MAX_SAMPLES = 100_000; // 28 hours at 1 Hz
 
     private final PowerSource source;
     private final Clock clock;
-    private final ArrayDeque<Sample> samples = new ArrayDeque<>();
+    private final Samples samples = new Samples();
     private String lastTrouble = "";
-
-    private static final class Sample {
-        private final long atNs;
-        private final double powerW;
-
-        private Sample(long atNs, double powerW) {
-            this.atNs = atNs;
-            this.powerW = powerW;
-        }
-    }
 
     public Meter(PowerSource source, Clock clock) {
         this.source = source;
@@ -50,10 +38,7 @@ public final class Meter implements EnergyMeter {
                 lastTrouble = "the source told " + powerW + " W";
                 return;
             }
-            samples.addLast(new Sample(clock.nanos(), powerW));
-            if (samples.size() > MAX_SAMPLES) {
-                samples.removeFirst();
-            }
+            samples.add(clock.nanos(), powerW);
         } catch (PowerSource.UnavailableException why) {
             lastTrouble = why.getMessage();
         }
@@ -62,16 +47,12 @@ public final class Meter implements EnergyMeter {
     @Override
     public synchronized Reading between(long beginNs, long endNs) {
         Sum sum = new Sum(GAP_PERIODS * source.minPeriodS());
-        Iterator<Sample> all = samples.iterator();
-        Sample before = null;
-        while (all.hasNext()) {
-            Sample after = all.next();
+        samples.forEachPair((before, after) -> {
             sum.countIf(after.atNs >= beginNs && after.atNs <= endNs);
             if (before != null) {
                 sum.add(before, after, beginNs, endNs);
             }
-            before = after;
-        }
+        });
         return reading(sum, (endNs - beginNs) / 1e9);
     }
 
@@ -131,7 +112,7 @@ public final class Meter implements EnergyMeter {
 
         private static double powerAt(Sample before, Sample after, long atNs) {
             double share = (double) (atNs - before.atNs) / (after.atNs - before.atNs);
-            return before.powerW + share * (after.powerW - before.powerW);
+            return before.value + share * (after.value - before.value);
         }
     }
 }

@@ -34,6 +34,10 @@ public final class Sampling implements AutoCloseable {
         }
     }
 
+    boolean isAlive() {
+        return thread.isAlive();
+    }
+
     @Override
     public void close() {
         thread.interrupt();

@@ -14,15 +14,13 @@ import java.util.stream.Collectors;
  * charging.
  * Android lets no app read these files since Android 8; {@link ManagerPower} is for those.
  */
-public final class SupplyPower implements PowerSource {
+public final class SupplyPower extends BatteryPower {
     /** Where the class is on a machine of its own. */
     public static final Path FOLDER = Paths.get("/sys/class/power_supply");
 
     private static final double POWER_STEP_W = 0.01; // Smart Battery Data Specification 1.1: 10 mW
 
     private final Path folder;
-    private final Clock clock;
-    private final Optional<Gauge.Unit> told;
     private List<Cell> cells = List.of();
     private List<Supply> chargers = List.of();
 
@@ -42,11 +40,10 @@ public final class SupplyPower implements PowerSource {
         }
     }
 
-    /** {@code unit}: {@code uA} or {@code mA}, which settles what is guessed otherwise. Throws Usage for another. */
+    /** {@code unit} as in {@link BatteryPower}. */
     public SupplyPower(Path folder, Clock clock, Optional<String> unit) {
+        super(clock, unit);
         this.folder = folder;
-        this.clock = clock;
-        this.told = unit.map(Gauge.Unit::of);
     }
 
     /** Whether there is a battery here whose state may be read, whatever it says. */
@@ -66,21 +63,6 @@ public final class SupplyPower implements PowerSource {
     @Override
     public synchronized String rail() {
         return cells.size() == 1 ? cells.get(0).supply.name : "battery";
-    }
-
-    @Override
-    public String scope() {
-        return "device";
-    }
-
-    @Override
-    public double minPeriodS() {
-        return Gauge.REFRESH_S;
-    }
-
-    @Override
-    public double gainErr() {
-        return Gauge.GAIN_ERR;
     }
 
     @Override

@@ -8,8 +8,6 @@ import fedmeter.measurement.MeasurementOuterClass.Reading;
 import fedmeter.measurement.MeasurementOuterClass.Span;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.concurrent.CountDownLatch;
-import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.Collectors;
 import org.junit.Test;
@@ -87,26 +85,16 @@ public final class RecorderTest {
 
     @Test
     public void metersAreSampledUntilTheyAreClosed() throws InterruptedException {
-        CountDownLatch some = new CountDownLatch(5);
-        EnergyMeter meter = new EnergyMeter() {
-            @Override
-            public double minPeriodS() {
-                return 0.001;
-            }
-
-            @Override
-            public void sample() {
-                some.countDown();
-            }
-
-            @Override
-            public Reading between(long beginNs, long endNs) {
-                return Reading.getDefaultInstance();
-            }
-        };
+        FixedMeter meter = FixedMeter.telling("battery", 1);
         Sampling sampling = new Sampling(List.of(meter));
-        assertTrue(some.await(30, TimeUnit.SECONDS));
+        for (int i = 0; i < 30_000 && meter.samples.get() < 5; i++) {
+            Thread.sleep(1);
+        }
         sampling.close();
-        new Sampling(List.of()).close();
+        assertTrue(meter.samples.get() >= 5);
+        for (int i = 0; i < 30_000 && sampling.isAlive(); i++) {
+            Thread.sleep(1);
+        }
+        assertFalse(sampling.isAlive());
     }
 }
