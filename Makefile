@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROJECT_FILES := pyproject.toml constraints.txt
 
-.PHONY: demo test interop check bench soak wheel coverage proto android-test clean
+.PHONY: demo test interop check bench soak wheel coverage proto android-test android-check apk clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: $(PROJECT_FILES)
@@ -62,10 +62,20 @@ coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -m serial --cov --cov-append
 	$(BIN)/python -m coverage report
 
-# The Java client's core: a JDK and Debian's packages, which it names where one is missing. JUnit, then a fleet with both.
-android-test: $(VENV)/.dev
-	$(MAKE) -C fl/android/core missing test
+# The Java client's core: a JDK and Debian's packages, which it names where one is missing. JUnit, the app's types, then
+# fleets with both.
+android-test: android-check $(VENV)/.dev
+	$(MAKE) -C fl/android/core test
 	$(BIN)/python -m pytest tests/android
+
+# The Android module's types, against stubs of what it uses of Android and LiteRT.
+android-check:
+	$(MAKE) -C fl/android/core missing
+	$(MAKE) -C fl/android/app check
+
+# The app itself, where Gradle and an Android SDK are; elsewhere it says what is missing.
+apk:
+	$(MAKE) -C fl/android/app apk
 
 # Generated code is committed. grpcio-tools 1.68.1 makes code that loads with protobuf 5.28 to 7.
 proto:

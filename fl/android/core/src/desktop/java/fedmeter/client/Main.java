@@ -4,7 +4,6 @@ import java.nio.file.Path;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.Map;
-import java.util.Optional;
 import java.util.Set;
 import java.util.logging.ConsoleHandler;
 import java.util.logging.Level;
@@ -73,24 +72,15 @@ public final class Main {
         int shard = whole("--shard", "0");
         Examples examples = Examples.read(Path.of(text("--features")), Path.of(text("--labels")), classes);
         HeadTrainer head = new DenseHeadTrainer(examples.width(), whole("--hidden", "256"), classes, 0);
-        warmUp(head, examples);
         Map<String, Object> properties = Map.of("workload", options.getOrDefault("--workload", "office31-mobilenetv2"),
                 "shard", shard, "examples", examples.size());
         Session.Options how = new Session.Options(text("--server")).device(device).security(security(device))
                 .channels(new DesktopChannels())
                 .rawTensors(isRaw()).maxWaitS(seconds("--max-wait", Session.MAX_WAIT_S))
                 .maxMessageBytes(whole("--max-message-bytes", String.valueOf(Session.MAX_MESSAGE_BYTES)));
-        return new Session(how, new HeadClient(head, examples, shard, properties),
-                new Recorder(device, Clock.system(), Optional.empty()));
-    }
-
-    /** A whole batch some times over, without a change: the JVM compiles before what is measured begins. */
-    private static void warmUp(HeadTrainer head, Examples examples) {
-        int[] batch = java.util.stream.IntStream.range(0, Math.min(32, examples.size())).toArray();
-        head.begin(0, 0);
-        for (int i = 0; i < 20; i++) {
-            head.step(examples, batch);
-        }
+        HeadClient client = new HeadClient(head, examples, shard, properties);
+        client.warmUp();
+        return new Session(how, client, new Recorder(device, Clock.system()));
     }
 
     private Security security(String device) {

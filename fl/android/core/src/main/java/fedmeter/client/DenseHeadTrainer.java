@@ -1,9 +1,7 @@
 package fedmeter.client;
 
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
-import java.util.Random;
 
 /**
  * Linear, ReLU, Linear with softmax cross-entropy and SGD with momentum: the head of the workload office31-mobilenetv2,
@@ -15,7 +13,7 @@ public final class DenseHeadTrainer implements HeadTrainer {
     private final int inputs;
     private final int hidden;
     private final int classes;
-    private final int[][] shapes;
+    private final HeadShape shape;
     private final float[][] weights;
     private final float[][] gradients;
     private final float[][] velocities;
@@ -23,53 +21,30 @@ public final class DenseHeadTrainer implements HeadTrainer {
     private float lr;
     private float proximalMu;
 
-    /** Weights and biases are uniform in +-1/sqrt(fan in), as in the Python workload, but not the same numbers. */
+    /** Begins with the weights that follow from a seed: {@link HeadShape#initial}. */
     public DenseHeadTrainer(int inputs, int hidden, int classes, long seed) {
-        if (inputs < 1 || hidden < 1 || classes < 2) {
-            throw new FedmeterException.Usage("a head of " + inputs + "-" + hidden + "-" + classes + " is none.");
-        }
-        this.inputs = inputs;
-        this.hidden = hidden;
-        this.classes = classes;
-        this.shapes = new int[][] {{hidden, inputs}, {hidden}, {classes, hidden}, {classes}};
-        this.weights = zeros();
-        this.gradients = zeros();
-        this.velocities = zeros();
-        Random random = new Random(seed);
-        for (int i = 0; i < weights.length; i++) {
-            double bound = 1 / Math.sqrt(i < 2 ? inputs : hidden);
-            for (int j = 0; j < weights[i].length; j++) {
-                weights[i][j] = (float) ((2 * random.nextDouble() - 1) * bound);
-            }
-        }
+        this(new HeadShape(inputs, hidden, classes), seed);
     }
 
-    private float[][] zeros() {
-        return new float[][] {
-            new float[Math.multiplyExact(hidden, inputs)], new float[hidden],
-            new float[Math.multiplyExact(classes, hidden)], new float[classes],
-        };
+    DenseHeadTrainer(HeadShape shape, long seed) {
+        this.shape = shape;
+        this.inputs = shape.inputs;
+        this.hidden = shape.hidden;
+        this.classes = shape.classes;
+        this.weights = shape.zeros();
+        this.gradients = shape.zeros();
+        this.velocities = shape.zeros();
+        restore(shape.initial(seed));
     }
 
     @Override
     public List<Tensor> weights() {
-        List<Tensor> copies = new ArrayList<>();
-        for (int i = 0; i < weights.length; i++) {
-            copies.add(new Tensor(shapes[i], weights[i].clone()));
-        }
-        return copies;
+        return shape.tensors(Arrays.stream(weights).map(float[]::clone).toArray(float[][]::new));
     }
 
     @Override
     public void restore(List<Tensor> tensors) {
-        boolean fits = tensors.size() == weights.length;
-        for (int i = 0; fits && i < weights.length; i++) {
-            fits = Arrays.equals(tensors.get(i).shape(), shapes[i]);
-        }
-        if (!fits) {
-            throw new FedmeterException.Usage("the head's tensors have shapes " + Arrays.deepToString(shapes) + "; got "
-                    + Arrays.deepToString(tensors.stream().map(Tensor::shape).toArray()) + ".");
-        }
+        shape.check(tensors);
         for (int i = 0; i < weights.length; i++) {
             System.arraycopy(tensors.get(i).values(), 0, weights[i], 0, weights[i].length);
         }
@@ -204,7 +179,7 @@ public final class DenseHeadTrainer implements HeadTrainer {
         }
     }
 
-    private static int argmax(float[] values) {
+    static int argmax(float[] values) {
         int best = 0;
         for (int i = 1; i < values.length; i++) {
             best = values[i] > values[best] ? i : best;

@@ -51,6 +51,11 @@ public final class Examples {
         return width;
     }
 
+    /** Copies the features of one example. */
+    void features(int index, float[] to) {
+        System.arraycopy(features, index * width, to, 0, width);
+    }
+
     private static <T> T readNpy(Path path, java.util.function.Function<ByteBuffer, T> parse) {
         try (FileChannel file = FileChannel.open(path, StandardOpenOption.READ)) {
             if (file.size() > MAX_FILE_BYTES) {

@@ -19,14 +19,16 @@ public interface HeadTrainer {
      */
     void begin(double lr, double proximalMu);
 
-    /** One step of SGD on the examples of these indices. */
+    /** One step of SGD on the examples of these indices; the score is that of the weights before it. */
     Score step(Examples examples, int[] indices);
 
     /** Loss and hits on all examples; nothing changes. */
     Score evaluate(Examples examples);
 
-    /** A mean cross-entropy over some examples, and how many of them were met. */
+    /** A mean cross-entropy over some examples, and how many of them were met, where that is known. */
     final class Score {
+        private static final int UNKNOWN = -1;
+
         final double loss;
         final int hits;
         final int examples;
@@ -35,6 +37,15 @@ public interface HeadTrainer {
             this.loss = loss;
             this.hits = hits;
             this.examples = examples;
+        }
+
+        /** Of a runtime that tells its loss alone. */
+        public Score(double loss, int examples) {
+            this(loss, UNKNOWN, examples);
+        }
+
+        boolean hasHits() {
+            return hits != UNKNOWN;
         }
     }
 }

@@ -1,5 +1,6 @@
 package fedmeter.client;
 
+import com.google.common.io.ByteStreams;
 import io.grpc.CallOptions;
 import io.grpc.Channel;
 import io.grpc.ClientCall;
@@ -130,7 +131,7 @@ final class Join {
         @Override
         public byte[] parse(InputStream stream) {
             try {
-                return stream.readAllBytes(); // bounded by the call's options
+                return ByteStreams.toByteArray(stream); // bounded by the call's options
             } catch (IOException broken) {
                 throw new UncheckedIOException(broken);
             }

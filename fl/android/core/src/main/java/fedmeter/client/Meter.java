@@ -1,73 +1,36 @@
 package fedmeter.client;
 
+import fedmeter.client.Samples.Sample;
 import fedmeter.measurement.MeasurementOuterClass.Reading;
-import java.util.ArrayDeque;
-import java.util.Iterator;
-import java.util.concurrent.ThreadLocalRandom;
 
 /**
- * Samples one power source from a thread of its own and integrates what it told between two moments.
+ * Samples one power source and integrates what it told between two moments.
  *
  * <p>Power is linear between samples. Stretches longer than three periods are bridged so, but count as not covered;
  * with less than half of a window covered its energy is missing, and the reading says why. The error (expanded, k = 2)
  * is the source's gain error, half a step of its resolution all the time, and for what happened between samples half of
  * |P2 - P1| dt of each stretch, which no monotone course of the power exceeds, or the whole area where it is bridged.
  */
-public final class Meter implements AutoCloseable {
+public final class Meter implements EnergyMeter {
     private static final double GAP_PERIODS = 3.0;
     private static final double MIN_COVERAGE = 0.5;
-    private static final int MAX_SAMPLES = 100_000; // 28 hours at 1 Hz
-    private static final double JITTER = 0.2; // of a period, against aliasing
 
     private final PowerSource source;
     private final Clock clock;
-    private final ArrayDeque<Sample> samples = new ArrayDeque<>();
-    private final Thread thread;
-    private volatile boolean isClosed;
+    private final Samples samples = new Samples();
     private String lastTrouble = "";
 
-    private static final class Sample {
-        private final long atNs;
-        private final double powerW;
-
-        private Sample(long atNs, double powerW) {
-            this.atNs = atNs;
-            this.powerW = powerW;
-        }
-    }
-
-    /** Nothing is sampled by itself before {@link #start}. */
     public Meter(PowerSource source, Clock clock) {
         this.source = source;
         this.clock = clock;
-        this.thread = new Thread(this::run, "fedmeter-meter");
-        this.thread.setDaemon(true);
-    }
-
-    public Meter start() {
-        thread.start();
-        return this;
     }
 
     @Override
-    public void close() {
-        isClosed = true;
-        thread.interrupt();
+    public double minPeriodS() {
+        return source.minPeriodS();
     }
 
-    private void run() {
-        while (!isClosed) {
-            sample();
-            double jitter = 1 + JITTER * (ThreadLocalRandom.current().nextDouble() - 0.5);
-            try {
-                Thread.sleep(Math.max(1, Math.round(source.minPeriodS() * jitter * 1e3)));
-            } catch (InterruptedException closing) {
-                return;
-            }
-        }
-    }
-
-    /** Asks the source once. Spans do so at their edges, since a window needs samples at both. */
+    @Override
     public synchronized void sample() {
         try {
             double powerW = source.powerW();
@@ -75,28 +38,21 @@ public final class Meter implements AutoCloseable {
                 lastTrouble = "the source told " + powerW + " W";
                 return;
             }
-            samples.addLast(new Sample(clock.nanos(), powerW));
-            if (samples.size() > MAX_SAMPLES) {
-                samples.removeFirst();
-            }
+            samples.add(clock.nanos(), powerW);
         } catch (PowerSource.UnavailableException why) {
             lastTrouble = why.getMessage();
         }
     }
 
-    /** What was drawn between two moments, not earlier than the oldest sample kept. */
+    @Override
     public synchronized Reading between(long beginNs, long endNs) {
         Sum sum = new Sum(GAP_PERIODS * source.minPeriodS());
-        Iterator<Sample> all = samples.iterator();
-        Sample before = null;
-        while (all.hasNext()) {
-            Sample after = all.next();
+        samples.forEachPair((before, after) -> {
             sum.countIf(after.atNs >= beginNs && after.atNs <= endNs);
             if (before != null) {
                 sum.add(before, after, beginNs, endNs);
             }
-            before = after;
-        }
+        });
         return reading(sum, (endNs - beginNs) / 1e9);
     }
 
@@ -156,7 +112,7 @@ public final class Meter implements AutoCloseable {
 
         private static double powerAt(Sample before, Sample after, long atNs) {
             double share = (double) (atNs - before.atNs) / (after.atNs - before.atNs);
-            return before.powerW + share * (after.powerW - before.powerW);
+            return before.value + share * (after.value - before.value);
         }
     }
 }

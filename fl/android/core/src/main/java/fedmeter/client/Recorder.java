@@ -4,10 +4,12 @@ import fedmeter.measurement.MeasurementOuterClass.Attribute;
 import fedmeter.measurement.MeasurementOuterClass.Reading;
 import fedmeter.measurement.MeasurementOuterClass.Resources;
 import fedmeter.measurement.MeasurementOuterClass.Span;
-import java.nio.file.Path;
+import java.nio.file.Paths;
 import java.security.SecureRandom;
-import java.util.Optional;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.OptionalDouble;
+import java.util.function.Consumer;
 
 /** Makes the spans of one client: times, joules where there is a meter, CPU time and memory. For one thread. */
 public final class Recorder {
@@ -19,16 +21,26 @@ public final class Recorder {
             .setProvenance("missing").setReason("no sensor was given to this profiler").build();
 
     private final Clock clock;
-    private final Optional<Meter> meter;
-    private final ProcessUse use = new ProcessUse(Path.of("/proc/self"));
+    private final List<? extends EnergyMeter> meters;
+    private final Consumer<Span> watcher;
+    private final ProcessUse use = new ProcessUse(Paths.get("/proc/self"));
     private final Spool spool = new Spool();
     private final String prefix;
     private long made;
 
     /** Without a meter energy is missing, and says so. */
-    public Recorder(String device, Clock clock, Optional<Meter> meter) {
+    public Recorder(String device, Clock clock) {
+        this(device, clock, List.of(), span -> { });
+    }
+
+    /**
+     * {@code meters} see the same joules in different ways, best first: the first that tells is a span's total.
+     * {@code watcher} is handed each span once it has been closed.
+     */
+    public Recorder(String device, Clock clock, List<? extends EnergyMeter> meters, Consumer<Span> watcher) {
         this.clock = clock;
-        this.meter = meter;
+        this.meters = List.copyOf(meters);
+        this.watcher = watcher;
         this.prefix = device + "/" + Integer.toHexString(new SecureRandom().nextInt()) + "/";
     }
 
@@ -42,7 +54,7 @@ public final class Recorder {
 
     /** Begins a span, which waits in the spool when it has been closed. */
     Open open(String name) {
-        meter.ifPresent(Meter::sample);
+        meters.forEach(EnergyMeter::sample);
         return new Open(name, clock.nanos());
     }
 
@@ -91,15 +103,23 @@ public final class Recorder {
             }
             isClosed = true;
             long endNs = clock.nanos();
-            meter.ifPresent(Meter::sample);
+            meters.forEach(EnergyMeter::sample);
             span.setDurationS((endNs - startNs) / 1e9).setResources(resources());
-            if (meter.isPresent()) {
-                Reading reading = meter.get().between(startNs, endNs);
-                span.setTotal(reading).addEnergies(reading.toBuilder().clearTotalOf());
-            } else {
-                span.setTotal(UNKNOWN);
+            measure(endNs);
+            Span closed = span.build();
+            spool.add(closed);
+            watcher.accept(closed);
+        }
+
+        private void measure(long endNs) {
+            List<Reading> readings = new ArrayList<>();
+            for (EnergyMeter meter : meters) {
+                Reading reading = meter.between(startNs, endNs);
+                readings.add(reading);
+                span.addEnergies(reading.toBuilder().clearTotalOf());
             }
-            spool.add(span.build());
+            Reading first = readings.isEmpty() ? UNKNOWN : readings.get(0);
+            span.setTotal(readings.stream().filter(Reading::hasEnergyJ).findFirst().orElse(first));
         }
 
         /** What the span is so far; all of it once it has been closed. */

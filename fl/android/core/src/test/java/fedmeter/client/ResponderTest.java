@@ -15,7 +15,6 @@ import fedmeter.wire.Transport.Reason;
 import fedmeter.wire.Transport.Scalar;
 import fedmeter.wire.Transport.ServerMessage;
 import java.util.Map;
-import java.util.Optional;
 import java.util.Random;
 import java.util.stream.Collectors;
 import org.junit.Test;
@@ -27,7 +26,7 @@ public final class ResponderTest {
     private final DenseHeadTrainer head = new DenseHeadTrainer(6, 4, 3, 1);
     private final Examples examples = DenseHeadTrainerTest.examples(5, 6, 3);
     private final HeadClient client = new HeadClient(head, examples, 0, Map.of("cores", 4));
-    private final Recorder recorder = new Recorder("phone", Clock.system(), Optional.empty());
+    private final Recorder recorder = new Recorder("phone", Clock.system());
 
     private Responder responder() {
         return new Responder(client, recorder, Wire.NPY, 1 << 20);

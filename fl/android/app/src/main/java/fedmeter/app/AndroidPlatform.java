@@ -1,0 +1,82 @@
+package fedmeter.app;
+
+import android.content.Context;
+import android.os.SystemClock;
+import fedmeter.client.AppConfig;
+import fedmeter.client.AppWork;
+import fedmeter.client.BatteryMeters;
+import fedmeter.client.Channels;
+import fedmeter.client.Clock;
+import fedmeter.client.EnergyMeter;
+import fedmeter.client.Examples;
+import fedmeter.client.FedmeterException;
+import fedmeter.client.HeadShape;
+import fedmeter.client.ImageFolder;
+import fedmeter.client.LiteRtHeadTrainer;
+import fedmeter.client.SupplyPower;
+import java.io.File;
+import java.nio.file.Path;
+import java.nio.file.Paths;
+import java.util.List;
+
+/** What the client's work takes from Android. For one piece of work, and one thread. */
+final class AndroidPlatform implements AppWork.Platform {
+    private final Context context;
+    private LiteRtModel model;
+
+    AndroidPlatform(Context context) {
+        this.context = context;
+    }
+
+    /** The folder that adb pushes to: {@code /sdcard/Android/data/fedmeter.app/files}. */
+    @Override
+    public Path files() {
+        File shared = context.getExternalFilesDir(null);
+        if (shared == null) {
+            throw new FedmeterException.Precondition("the phone's shared storage is not there.", "Is it mounted?");
+        }
+        return shared.toPath();
+    }
+
+    /** The launcher names a folder below the app's private one; another is looked for below {@link #files}. */
+    @Override
+    public Path tls(String folder) {
+        return folder.startsWith("/") ? Paths.get(folder) : AppConfig.below(files(), folder);
+    }
+
+    /** It counts sleep, too. */
+    @Override
+    public Clock clock() {
+        return SystemClock::elapsedRealtimeNanos;
+    }
+
+    @Override
+    public Channels channels() {
+        return Channels.GRPC;
+    }
+
+    @Override
+    public List<? extends EnergyMeter> meters(AppConfig config, Clock clock) {
+        return BatteryMeters.of(SupplyPower.FOLDER, new AndroidBattery(context), clock, config.currentUnit());
+    }
+
+    @Override
+    public LiteRtHeadTrainer head(Path file, HeadShape shape) {
+        model = new LiteRtModel(file);
+        return new LiteRtHeadTrainer(model, shape, 0);
+    }
+
+    @Override
+    public Examples examples(Path images, Path base, int classes) {
+        try (LiteRtModel frozen = new LiteRtModel(base)) {
+            return ImageFolder.examples(images, classes, Bitmaps::square, frozen.extractor());
+        }
+    }
+
+    @Override
+    public void close() {
+        if (model != null) {
+            model.close();
+        }
+    }
+}
