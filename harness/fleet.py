@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from fl.addresses import host_and_port
 from fl.proxy import TensorEncoding
-from harness.addresses import host_and_port
 from harness.device import DeviceGroup, DeviceSpec
 from harness.launcher import launcher_class
 from harness.relaunch import RelaunchPolicy, read_policy

@@ -16,8 +16,8 @@ from http import HTTPStatus
 from importlib.resources import files
 from pathlib import Path
 
+from fl.addresses import host_and_port
 from fl.security import SERVER, SERVER_KEY, TOKEN_BYTES, TOKEN_KEY, is_loopback, is_token
-from harness.addresses import host_and_port
 from harness.live.board import Board
 from harness.live.exposition import CONTENT_TYPE, exposition
 from harness.live.web import Request, Response, WebServer, error_response

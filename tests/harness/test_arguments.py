@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from harness.addresses import host_and_port
 from harness.run import main
 from tests.harness.running import device_entry
 
@@ -91,48 +88,3 @@ def test_a_time_without_end_is_none(here: Path, capsys: pytest.CaptureFixture[st
     (here / "e.toml").write_text('name = "e"\nworkload = "linear"\nidle_s = inf\n')
     assert dry_run(here, "--experiment", "e.toml") == 2
     assert "idle_s must be finite" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("address", "parts"),
-    [("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:8443", ("[::1]", 8443)), ("lab-pc.example.:1", ("lab-pc.example.", 1))],
-)
-def test_addresses_are_hosts_and_ports(address: str, parts: tuple[str, int]) -> None:
-    assert host_and_port(address) == parts
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "",
-        ":",
-        "a:",
-        ":1",
-        "a",
-        "a:b",
-        "a:65536",
-        "a:-1",
-        "a:１",
-        "a b:1",
-        "-a:1",
-        "1.2.3:4",
-        "[::1]",
-        "[x]:1",
-        "::1:1",
-        "a/b:1",
-    ],
-)
-def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(ValueError, match=r"HOST:PORT|no port|no host"):
-        host_and_port(address)
-
-
-@given(st.text(max_size=30), st.integers(0, 65535))
-def test_a_host_that_is_taken_has_nothing_odd_in_it(host: str, port: int) -> None:
-    try:
-        found, _ = host_and_port(f"{host}:{port}")
-    except ValueError:
-        return
-    assert found == host
-    assert host.isascii()
-    assert not set(host) & set(" /\\'\"\n\t@#?")

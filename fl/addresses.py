@@ -5,6 +5,9 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from profiler.errors import UsageError
+
+_SCHEMES = ("unix:", "unix-abstract:", "vsock:", "dns:", "ipv4:", "ipv6:", "xds:")
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
 _PORT = re.compile(r"[0-9]{1,5}")
 _NUMBERS = re.compile(r"[0-9.]+")
@@ -33,3 +36,15 @@ def _is_host(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def check_target(address: str) -> None:
+    """Raises UsageError where gRPC would take an address for another one: it counts ports modulo 65,536, and takes 443
+    where there is none. One of a scheme, such as `unix:/run/fl.sock`, is gRPC's to understand.
+    """
+    if address.startswith(_SCHEMES):
+        return
+    try:
+        host_and_port(address)
+    except ValueError as error:
+        raise UsageError(f"server address '{address}': {error}.", remedy="Give HOST:PORT, as in pi.lab:8443.") from None
