@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from fl.addresses import check_target
 from fl.security import (
     DEVICE_KEY,
     INSTANCE_KEY,
@@ -64,9 +65,13 @@ class Access:
     insecure: bool = False
 
     def check_addresses(self, address: str) -> None:
-        """Raises PreconditionError where a server at `address` would talk in plain text that others can read."""
+        """Raises PreconditionError where a server at `address` would talk in plain text that others can read.
+
+        Raises UsageError where it listens at what is no address.
+        """
         for one in (address, self.foreign_address):
             if one is not None:
+                check_target(one)
                 check_binding(one, has_tls=self.security.certificates is not None, insecure=self.insecure)
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import grpc
 
+from fl.addresses import check_target
 from fl.clock_watch import ClockWatch
 from fl.freed_memory import give_back
 from fl.instrument import InstrumentedClient, instrument
@@ -105,11 +106,12 @@ def start_client(
     `max_wait_s` bounds the time without any server, at the start and after each broken connection. The profiler is
     started and stopped here.
 
-    Raises UsageError for what is not supported and where the ways to ask for TLS contradict each other,
+    Raises UsageError for what is no address or not supported, where the ways to ask for TLS contradict each other,
     PreconditionError where no server answers in time or a token would go in plain text to another machine, DeviceError
     where one refuses, WireError where it does not speak the protocol.
     """
     _refuse(client, client_fn, transport, authentication_keys)
+    check_target(server_address)
     instrumented = client if isinstance(client, InstrumentedClient) else instrument(client, profiler)
     token = None if security is None else security.token
     credentials = _credentials(root_certificates, insecure, security)

@@ -15,21 +15,20 @@ from typing import Any, Protocol
 from harness.cgroups import sweep_stale_cgroups
 from harness.cost_only import CostEngine
 from harness.engine import Engine
-from harness.flower.federation import Federation, check_way
+from harness.flower.federation import Federation
 from harness.host import available_cores, git_state, host_facts, versions
 from harness.job import Job
 from harness.live.board import Board, Subject
 from harness.live.serving import served
 from harness.meter import HostMeter, choose, probe_sensors
 from harness.progress import Progress
-from harness.run_spec import access
 from harness.show import check, preamble, print_summary, simulated_preamble
 from harness.store import Store
 from harness.summary import summary_json
 from harness.virtual_time import VirtualClock, virtual_loop
 from harness.watching import Watcher, Watchers
 from profiler.clock import Clock, SystemClock
-from profiler.errors import PreconditionError, UsageError
+from profiler.errors import PreconditionError
 from profiler.machine_facts import machine_facts
 from profiler.sensor import Probe
 
@@ -44,8 +43,6 @@ class Runs(Protocol):
 
 def run_real(args: argparse.Namespace, job: Job) -> int:
     """Over devices that there are; the exit code."""
-    access(job.spec)  # plain text to others, or an expired certificate, must show before there is a results folder
-    check_way(job.spec)
     clock = SystemClock()
     required = job.spec.required_here
     probes = probe_sensors(args.sysfs_root, clock, required)
@@ -98,8 +95,6 @@ def _carrier(job: Job, store: Store) -> Federation | None:
 
 def _workers(args: argparse.Namespace, *, default: int) -> int:
     workers: int = default if args.workers is None else args.workers
-    if workers < 1:
-        raise UsageError(f"--workers {workers}: at least 1.")
     return workers
 
 

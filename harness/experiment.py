@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -136,8 +137,10 @@ def check_experiment(spec: ExperimentSpec, where: str) -> ExperimentSpec:
     }
     for name, minimum in minima.items():
         value = getattr(spec, name)
-        if value is not None and value < minimum:
+        if value is not None and not value >= minimum:
             raise SpecError(f"{where}: {name} must be at least {minimum}, got {value}.")
+        if value == math.inf:
+            raise SpecError(f"{where}: {name} must be finite.")
     if spec.lr is not None and not 0 < spec.lr < 1e6:
         raise SpecError(f"{where}: lr must be above 0, got {spec.lr}.")
     if spec.partition_kind not in PARTITION_KINDS:

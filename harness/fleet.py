@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from fl.addresses import host_and_port
 from fl.proxy import TensorEncoding
 from harness.device import DeviceGroup, DeviceSpec
 from harness.launcher import launcher_class
@@ -123,6 +124,7 @@ def parse_fleet(text: str, where: str, *, cores: int) -> FleetSpec:
     meter.at_least("rate_hz", fleet.meter_rate_hz, 0.1)
     for part in (server, meter, table):
         part.finish()
+    _check_addresses(fleet, server.where)
     _check_ways(fleet, server.where)
     if fleet.size <= MAX_DEVICES:
         _ = fleet.devices  # two of one id must show before anything is started
@@ -132,6 +134,17 @@ def parse_fleet(text: str, where: str, *, cores: int) -> FleetSpec:
 def _folder(name: str | None) -> Path | None:
     """A relative one counts from where the command runs, so that it is still right when a run is resumed."""
     return None if name is None else Path(name).expanduser().absolute()
+
+
+def _check_addresses(fleet: FleetSpec, where: str) -> None:
+    for key in ("address", "foreign_address"):
+        address = getattr(fleet, key)
+        try:
+            _, port = host_and_port(address or "localhost:0")
+        except ValueError as error:
+            raise SpecError(f"{where}: {key} = '{address}': {error}.") from None
+        if key == "foreign_address" and port and address == fleet.address:
+            raise SpecError(f"{where}: '{address}' is one port, and cannot be both address and foreign_address.")
 
 
 def _check_ways(fleet: FleetSpec, where: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fl.security import DEVICES
+from harness.arguments import check_arguments, check_fleet
 from harness.execution import EXIT_INTERRUPTED, EXIT_OK, close_run, finish, run_real, run_simulated
 from harness.fleet import load_fleet
 from harness.flower.choice import ENGINES
@@ -126,7 +127,9 @@ def _main(args: argparse.Namespace) -> int:
         return _init(args)
     if args.name or args.device or args.ssh or args.days is not None:
         raise UsageError("--name, --device, --ssh and --days go with --init.")
+    check_arguments(args)
     job = resumed_job(args) if args.resume else new_job(args)
+    check_fleet(job.spec, asks=args.check)
     if args.dry_run:
         show_plan(job.spec, as_json=args.json)
         return EXIT_OK
@@ -134,13 +137,15 @@ def _main(args: argparse.Namespace) -> int:
         print(f"{job.resume} is complete: nothing to resume", file=sys.stderr)
         close_run(job, job.resume)
         return finish(args, job, job.resume)
-    if not args.sysfs_root.is_dir():
-        raise UsageError(f"--sysfs-root {args.sysfs_root} is not a folder.")
     return run_simulated(args, job) if job.spec.fleet.is_simulated else run_real(args, job)
 
 
 def _init(args: argparse.Namespace) -> int:
     """A fleet file is written where there is none: neither named nor, for devices by name, about to be."""
+    if args.dry_run or args.check or args.resume:
+        raise UsageError(
+            "--init makes files, and neither runs nor checks: --dry-run, --check and --resume go without it."
+        )
     has_fleet = args.fleet is not None or bool(args.device)
     if has_fleet and args.ssh:
         raise UsageError("--ssh is for a new fleet file: it goes neither with FLEET nor with --device.")

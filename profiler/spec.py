@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -82,6 +83,8 @@ class Table:
     def at_least(self, key: str, value: float, minimum: float) -> None:
         if not value >= minimum:
             raise SpecError(f"{self.where}: '{key}' must be at least {minimum:g}, got {value:g}.")
+        if value == math.inf:
+            raise SpecError(f"{self.where}: '{key}' must be finite.")
 
     def rest(self) -> dict[str, Any]:
         """What has not been taken, taken."""

@@ -19,7 +19,7 @@ from harness.device import DeviceSpec
 from harness.launcher import DeviceCheck, JoinSpec
 from harness.launchers.client_log import ClientLog
 from harness.launchers.device_farm_client import RUN_PAUSE_S, DeviceFarm, Finished, HttpsTransfer, service
-from harness.launchers.shared_options import check_names, take_file, take_needed_file
+from harness.launchers.shared_options import check_names, missing_files, take_file, take_needed_file
 from harness.launchers.threaded_session import ThreadedSession
 from harness.spec import Table
 from profiler.errors import DeviceError, SpecError
@@ -216,9 +216,8 @@ class DeviceFarmLauncher:
     @classmethod
     def check(cls, device: DeviceSpec, *, make_farm: MakeFarm = real_farm) -> DeviceCheck:
         options = device.options
-        missing = [options[key] for key in ("app", "test_package", "test_spec") if not _is_there(options[key])]
-        if missing:
-            return DeviceCheck(False, f"no such file: {', '.join(missing)}")
+        if missing := missing_files(options):
+            return DeviceCheck(False, f"no such file: {', '.join(missing.values())}")
         try:
             has_project = make_farm(threading.Event().wait).identify(options["project"])
         except DeviceError as error:
@@ -264,7 +263,3 @@ def _check(entry: Table, options: Mapping[str, Any]) -> None:
             raise SpecError(f"{entry.where}: models: {model!r} is no model's name.")
     if bool(options["models"]) == (options["pool"] is not None):
         raise SpecError(f"{entry.where}: give 'models', or the ARN of a device pool of one device as 'pool'.")
-
-
-def _is_there(path: str | None) -> bool:
-    return path is None or Path(path).is_file()

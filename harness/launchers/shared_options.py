@@ -5,12 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from harness.spec import Table
 from profiler.errors import SpecError
 
 MAX_THREADS = 4096
 HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]{0,253}")
+_FILES = (
+    *("identity", "known_hosts", "config"),
+    *("wheel", "wheelhouse", "apk"),
+    *("app", "test_package", "test_spec"),
+)
 AUTO, NONE = "auto", "none"
 WILDCARDS = ("0.0.0.0", "[::]")
 """Hosts of an address at which a server listens on all that its machine has."""
@@ -34,6 +40,14 @@ def _file(entry: Table, key: str, name: str, endings: tuple[str, ...]) -> str:
     if endings and not name.endswith(endings):
         raise SpecError(f"{entry.where}: {key} = {name!r} is no file of that kind ({', '.join(endings)}).")
     return str(Path(name).expanduser().absolute())
+
+
+def missing_files(options: Mapping[str, Any]) -> dict[str, str]:
+    """The files and folders that a device's entry names and that are not there, by key; what ssh makes itself apart."""
+    named = {key: options[key] for key in _FILES if isinstance(options.get(key), str)}
+    if options.get("accept_new"):
+        named.pop("known_hosts", None)
+    return {key: path for key, path in named.items() if not Path(path).exists()}
 
 
 def take_threads(entry: Table) -> int:

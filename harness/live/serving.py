@@ -16,6 +16,7 @@ from http import HTTPStatus
 from importlib.resources import files
 from pathlib import Path
 
+from fl.addresses import host_and_port
 from fl.security import SERVER, SERVER_KEY, TOKEN_BYTES, TOKEN_KEY, is_loopback, is_token
 from harness.live.board import Board
 from harness.live.exposition import CONTENT_TYPE, exposition
@@ -108,17 +109,23 @@ class Pages:
         )
 
 
+def live_address(address: str) -> tuple[str, int]:
+    """Host and port. Raises UsageError where it is no address."""
+    try:
+        return host_and_port(address)
+    except ValueError as error:
+        raise UsageError(
+            f"--live {address}: no address: {error}.",
+            remedy=f"Give HOST:PORT, or put a bare --live behind the fleet file for {DEFAULT_ADDRESS}.",
+        ) from None
+
+
 def listen(address: str) -> socket.socket:
     """A socket that listens at HOST:PORT. Raises UsageError where there is none to be had."""
-    host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
-        raise UsageError(
-            f"--live {address}: no address.",
-            remedy=f"Give HOST:PORT, or put a bare --live behind the fleet file for {DEFAULT_ADDRESS}.",
-        )
+    host, port = live_address(address)
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     try:
-        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=_BACKLOG)
+        return socket.create_server((host.strip("[]"), port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise UsageError(
             f"--live {address}: cannot listen there: {error.strerror or error}.",
