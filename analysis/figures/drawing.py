@@ -165,7 +165,7 @@ def styled() -> Iterator[None]:
 
 def canvas(width: float, height: float) -> Figure:
     """An empty figure, in inches. Its own canvas: nothing depends on a display or on pyplot's state."""
-    made = Figure(figsize=(width, height), layout="constrained")
+    made = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(made)
     return made
 

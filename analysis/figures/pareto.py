@@ -6,27 +6,33 @@ energy. Colours are safe for colour-blind eyes and the marks differ in grey prin
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Affine2D
 
 from analysis.configurations import Point
 from analysis.figures import choice
 from analysis.figures.drawing import Material, Picture, canvas, nothing, slug, styled
+from analysis.figures.labels import Box, around, places
 from analysis.files import write_atomically
 from analysis.pareto import Analysis, Front, analyse
 from profiler.quantities import Provenance
 
 _AXES = {"time_s": ("time", "s", 60.0, "min"), "energy_j": ("energy", "J", 1000.0, "kJ")}
-# Offsets that labels try in turn, in points: right below first, since a front rises to the right.
-_OFFSETS = ((6, -11), (6, 6), (-6, 6), (-6, -12), (10, -24), (10, 18), (10, -36), (10, 30), (-10, 18), (-10, -24))
-_LEADER = {"arrowstyle": "-", "color": "0.55", "linewidth": 0.7}
+_LABEL_POINTS = 7.5
+_LEADER = {"color": "0.55", "linewidth": 0.7, "zorder": 2}
+# In points:
+_FAR = 7.0  # far enough for a label to be taken for another point's
+_MARK, _RING = 8.0, 18.0
+_ROOM = 1.5  # around the text of a label
 
 
 # Keeps a label readable on a line, and text in an SVG (a path effect would turn it into outlines).
@@ -72,7 +78,8 @@ def plot(analysis: Analysis) -> Figure:
             _panel(axes, analysis, cost)
         figure.suptitle(_title(analysis), fontsize=10.5)
         figure.legend(handles=_legend(analysis), loc="outside lower center", ncols=4, frameon=False)
-        figure.draw_without_rendering()  # fixes the layout, so that positions in pixels mean something
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # so that positions on the paper mean something from here on
         for axes, cost in zip(figure.axes, _AXES, strict=True):
             _annotate(axes, analysis, cost)
     return figure
@@ -180,40 +187,73 @@ def _draw_point(axes: Any, point: Point, scale: _Scale, cost: str, *, on_front: 
 
 
 def _annotate(axes: Any, analysis: Analysis, cost: str) -> None:
-    """Label each point where its text covers least: neither another label nor a mark."""
-    shown = _shown(analysis, cost)
-    if not shown:
+    """Label each point where there is room, those on the front first; the title counts the labels without any."""
+    front = next((front for front in analysis.pairs if front.objectives[1] == cost), None)
+    if front is None:
         return
-    renderer, scale = axes.figure.canvas.get_renderer(), _scale(shown, cost)
-    places = [(_cost(point, cost) / scale.factor, point.value("accuracy")) for point in shown]
-    marks = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in axes.transData.transform(places)]
-    taken: list[Any] = list(marks)
-    for point, place in zip(shown, places, strict=True):
-        note = axes.annotate(point.label, place, textcoords="offset points", xytext=_OFFSETS[0], fontsize=7.5, zorder=5)
-        note.set_bbox(_HALO)
-        note.set_in_layout(False)  # or a long label would squeeze the panels when the figure is saved
-        costs = []
-        for offset in _OFFSETS:
-            _move(note, offset)
-            costs.append(_overlap(note.get_window_extent(renderer), taken, axes.bbox))
-        chosen = _OFFSETS[costs.index(min(costs))]
-        _move(note, chosen)
-        if abs(chosen[1]) > 12:  # far enough to be taken for another point's
-            axes.annotate("", place, textcoords="offset points", xytext=chosen, arrowprops=_LEADER, zorder=2)
-        taken.append(note.get_window_extent(renderer))
+    axes.autoscale(enable=False)  # places are on the paper, with the axes as they are
+    shown = sorted(_shown(analysis, cost), key=lambda point: point.label not in front.labels)
+    paper, scale = _paper(axes), _scale(shown, cost)
+    middles = [
+        _pair(paper.transform((_cost(point, cost) / scale.factor, point.value("accuracy") or 0.0))) for point in shown
+    ]
+    found = places(
+        middles,
+        [_size(axes, point.label) for point in shown],
+        [
+            around(*middle, _RING if point.label == front.knee_label else _MARK)
+            for middle, point in zip(middles, shown, strict=True)
+        ],
+        _lines(axes),
+        Box(*(axes.bbox.extents * _points_a_pixel(axes))),
+    )
+    for point, box, middle in zip(shown, found, middles, strict=True):
+        if box is not None:
+            _put(axes, point.label, box, middle)
+    if n_without := found.count(None):
+        axes.set_title(f"{axes.get_title(loc='left')} ({n_without} labels do not fit)")
 
 
-def _move(note: Any, offset: tuple[int, int]) -> None:
-    note.xyann = offset
-    note.set_horizontalalignment("left" if offset[0] > 0 else "right")
+def _points_a_pixel(axes: Any) -> float:
+    return 72.0 / float(axes.figure.dpi)
 
 
-def _overlap(box: Any, taken: Sequence[Any], inside: Any) -> float:
-    """Pixels squared that a label would cover, or that would stick out of the panel."""
-    shared = [Bbox.intersection(box, other) for other in taken]
-    covered = sum(common.width * common.height for common in shared if common is not None)
-    visible = Bbox.intersection(box, inside)
-    return float(covered + box.width * box.height - (visible.width * visible.height if visible is not None else 0.0))
+def _paper(axes: Any) -> Any:
+    """From data to points on the paper, from its left lower corner."""
+    return axes.transData + Affine2D().scale(_points_a_pixel(axes))
+
+
+def _pair(values: Any) -> tuple[float, float]:
+    return float(values[0]), float(values[1])
+
+
+def _size(axes: Any, text: str) -> tuple[float, float]:
+    note = axes.text(0, 0, text, fontsize=_LABEL_POINTS)
+    extent = note.get_window_extent(axes.figure.canvas.get_renderer())
+    note.remove()
+    each = _points_a_pixel(axes)
+    return extent.width * each + 2 * _ROOM, extent.height * each + 2 * _ROOM
+
+
+def _put(axes: Any, label: str, box: Box, middle: tuple[float, float]) -> None:
+    corner, near = (box.x0 + _ROOM, box.y0 + _ROOM), box.nearest(*middle)
+    xs, ys = _paper(axes).inverted().transform([corner, near, middle]).T
+    note = axes.text(xs[0], ys[0], label, fontsize=_LABEL_POINTS, zorder=5, bbox=_HALO, ha="left", va="bottom")
+    note.set_in_layout(False)  # or a long label would squeeze the panels when the figure is saved
+    if max(abs(near[0] - middle[0]), abs(near[1] - middle[1])) > _FAR:
+        axes.plot(xs[1:], ys[1:], **_LEADER)
+
+
+def _lines(axes: Any) -> list[Box]:
+    """The pieces of fronts and error bars, as boxes: they are upright or level, so that their boxes are thin."""
+    drawn = [(line.get_transform(), line.get_path().vertices) for line in axes.lines if line.get_linestyle() != "None"]
+    drawn += [(bars.get_transform(), piece) for bars in axes.collections for piece in bars.get_segments()]
+    to_points = _points_a_pixel(axes)
+    return [
+        Box(*(np.minimum(start, end) - 0.4), *(np.maximum(start, end) + 0.4))
+        for transform, piece in drawn
+        for start, end in itertools.pairwise(transform.transform(piece) * to_points)
+    ]
 
 
 _MEANINGS = (

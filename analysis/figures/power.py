@@ -174,8 +174,8 @@ def _edges(times_s: Values) -> list[int]:
     edges = [0]
     while (after := int(np.searchsorted(times_s, times_s[edges[-1]] + apart_s))) < times_s.size and after > edges[-1]:
         edges.append(after)
-    last = times_s.size - 1
-    return edges if edges[-1] == last else [*edges, last]
+    # The last stretch is as long as the others or longer: one of a sample or two would be a spike.
+    return [*edges[: max(1, len(edges) - 1)], times_s.size - 1]
 
 
 @dataclass(frozen=True, slots=True)
