@@ -15,8 +15,8 @@ from fl.messages import Array, Config, Scalar
 from fl.partition import held_out, shard_of
 from fl.steps import steps
 from fl.workload import Defaults, Partition
-from fl.workloads.options import at_least_one, number, whole_number
-from fl.workloads.order import batches
+from fl.workloads.options import at_least_one, whole_number
+from fl.workloads.shard_client import ShardClient
 from fl.workloads.softmax import Floats, Labels, loss_and_hits, softmax
 from profiler.errors import UsageError
 
@@ -78,21 +78,8 @@ class Linear:
         return inputs.astype(np.float32), labels, held_out(labels)
 
 
-class LinearClient:
+class LinearClient(ShardClient[Linear]):
     """The trainer of one shard: plain SGD; the order of examples follows from (seed, round, shard, epoch)."""
-
-    def __init__(self, workload: Linear, inputs: Floats, labels: Labels, shard: int) -> None:
-        self._workload = workload
-        self._inputs = inputs
-        self._labels = labels
-        self._shard = shard
-        self._latest = workload.initial_parameters(0)
-
-    def get_properties(self, config: Config) -> dict[str, Scalar]:
-        return {"workload": self._workload.name, "shard": self._shard, "examples": len(self._labels)}
-
-    def get_parameters(self, config: Config) -> list[Array]:
-        return [array.copy() for array in self._latest]
 
     def fit(self, parameters: list[Array], config: Config) -> tuple[list[Array], int, dict[str, Scalar]]:
         """Metrics are loss and accuracy of the trained model on the client's own shard."""
@@ -109,24 +96,16 @@ class LinearClient:
                 # FedProx pulls towards the round's first model.
                 weights -= inputs.T @ error + pull * (weights - start[0])
                 biases -= error.sum(axis=0) + pull * (biases - start[1])
-        self._latest = [weights, biases]
-        return self.get_parameters({}), len(self._labels), self._scores(weights, biases)[1]
+        return self._left([weights, biases]), len(self._labels), self._scores(weights, biases)[1]
 
     def evaluate(self, parameters: list[Array], config: Config) -> tuple[float, int, dict[str, Scalar]]:
         """Of the client's own shard: how well the global model serves this client's data."""
         loss, scores = self._scores(*self._workload.checked(parameters))
         return loss, len(self._labels), scores
 
-    def _batches(self, config: Config, epoch: int) -> list[npt.NDArray[np.int64]]:
-        name, batch_size = self._workload.name, self._workload.defaults.batch_size
-        return batches(name, config, self._shard, epoch, n=len(self._labels), batch_size=batch_size)
-
     def _scores(self, weights: Floats, biases: Floats) -> tuple[float, dict[str, Scalar]]:
         loss, accuracy = _loss_and_accuracy(weights, biases, self._inputs, self._labels)
         return loss, {"loss": loss, "accuracy": accuracy}
-
-    def _number(self, config: Config, key: str, default: float) -> float:
-        return number(self._workload.name, config, key, default)
 
 
 def _loss_and_accuracy(weights: Floats, biases: Floats, inputs: Floats, labels: Labels) -> tuple[float, float]:

@@ -18,9 +18,8 @@ from fl.steps import steps
 from fl.workload import Partition
 from fl.workloads.head import HIDDEN, Head, first_weights, head_shapes
 from fl.workloads.office31 import DEFAULTS, NAME
-from fl.workloads.options import at_least_one, number, text
-from fl.workloads.order import batches
-from fl.workloads.softmax import Floats
+from fl.workloads.options import at_least_one, text
+from fl.workloads.shard_client import ShardClient
 from profiler.errors import DataError, UsageError
 
 
@@ -80,35 +79,23 @@ class Office31Features:
         return read_features(self._folder, FEATURES)
 
 
-class HeadClient:
+class HeadClient(ShardClient[Office31Features]):
     """The trainer of one shard; the order of examples is that of the clients on PyTorch."""
 
-    def __init__(self, workload: Office31Features, inputs: Floats, labels: Labels, shard: int) -> None:
-        self._workload = workload
-        self._inputs = inputs
-        self._labels = labels
-        self._shard = shard
-        self._latest = workload.initial_parameters(0)
-
     def get_properties(self, config: Config) -> dict[str, Scalar]:
-        own: dict[str, Scalar] = {"workload": NAME, "shard": self._shard, "examples": len(self._labels)}
-        return own | {"device.training": "numpy, float32"}
-
-    def get_parameters(self, config: Config) -> list[Array]:
-        return [array.copy() for array in self._latest]
+        return super().get_properties(config) | {"device.training": "numpy, float32"}
 
     def fit(self, parameters: list[Array], config: Config) -> tuple[list[Array], int, dict[str, Scalar]]:
         """Metrics are loss and accuracy on the training batches of the last epoch, as they were met."""
-        mu = number(NAME, config, "proximal_mu", 0.0)
+        mu = self._number(config, "proximal_mu", 0.0)
         if mu < 0:
             raise UsageError(f"{NAME}: config key 'proximal_mu' must be a number from 0, got {mu}.")
         head = self._workload.head(parameters, mu)
-        lr = number(NAME, config, "lr", DEFAULTS.lr)
+        lr = self._number(config, "lr", DEFAULTS.lr)
         metrics: dict[str, Scalar] = {}
         for epoch in range(at_least_one(NAME, config, "epochs", 1)):
             metrics = self._train_epoch(head, lr, config, epoch) or metrics
-        self._latest = [array.copy() for array in head.weights]
-        return self.get_parameters({}), len(self._labels), metrics
+        return self._left(head.weights), len(self._labels), metrics
 
     def _train_epoch(self, head: Head, lr: float, config: Config, epoch: int) -> dict[str, Scalar]:
         """Empty where the cutoff left no step to this epoch."""
@@ -122,6 +109,3 @@ class HeadClient:
         """Of the client's own shard: how well the global model serves this client's data."""
         loss, hits = self._workload.head(parameters).loss_and_hits(self._inputs, self._labels)
         return loss, len(self._labels), {"loss": loss, "accuracy": hits / len(self._labels)}
-
-    def _batches(self, config: Config, epoch: int) -> list[npt.NDArray[np.int64]]:
-        return batches(NAME, config, self._shard, epoch, n=len(self._labels), batch_size=DEFAULTS.batch_size)

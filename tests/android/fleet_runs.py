@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.launchers.local import thread_variables
 from profiler.records import Row
 from tests.android.java_client import Built, JavaClient, java_clients
 from tests.harness.running import Bench, device_entry, environment
@@ -109,7 +110,8 @@ def _numpy_client(address: str, device: str, shard: int, shards: int) -> Iterato
     """As on a phone under Termux: an import of torch fails."""
     words = ["--server", address, "--device", device, "--workload", NAME, "--meter", "none", "--max-wait", _WAIT_S]
     command = [sys.executable, "-c", _WITHOUT_TORCH, *words, "--shard", shard, "--shards", shards]
-    process = subprocess.Popen([str(word) for word in command], env=environment(), stderr=subprocess.DEVNULL)
+    variables = environment() | thread_variables(1)  # as launchers set them
+    process = subprocess.Popen([str(word) for word in command], env=variables, stderr=subprocess.DEVNULL)
     try:
         yield process
     finally:

@@ -10,6 +10,8 @@ from fl.datasets import ROOT_VARIABLE
 from fl.workload import Partition, load_workload
 from fl.workloads.export import export, export_whole
 from fl.workloads.training import TorchWorkload
+from harness.store import Store
+from profiler.records import Row
 from tests.android.fleet_runs import NAME, Data, Fleet, experiment, not_measured, run
 from tests.android.java_client import Built
 from tests.fixtures.data import write_images, write_mobilenetv2
@@ -56,4 +58,35 @@ def test_all_kinds_train_one_model_and_every_measurement_is_in_the_results(
     assert [bench.device_file(f"{kind}-0")["machine"].get("training") for kind in ("numpy", "torch")] == [
         "numpy, float32",
         "cpu, float32",
+    ]
+
+
+def span(name: str, device: str, **more: object) -> Row:
+    place = {"task": "t", "attempt": 1, "round": 1, "device": device, "call": "fit", "span_id": f"{device}/{name}"}
+    return {
+        "kind": "span",
+        **place,
+        "name": name,
+        "clock": "device",
+        "status": "ok",
+        "start_ns": 0,
+        "duration_s": 1.0,
+    } | more
+
+
+def test_what_is_missing_or_makes_no_sense_is_told(tmp_path: Path) -> None:
+    """Of the check itself: a fit without its steps, without joules or a reason, and a span that is not there."""
+    fit = {"steps_done": 2, "steps_planned": 2, "steps_s": [0.4, 0.5], "energy_reason": "no sensor"}
+    whole = [span(name, "java-0", **(fit if name == "fit" else {})) for name in ("receive", "fit", "send", "call")]
+    broken = {"steps_done": 3, "steps_planned": 3, "steps_s": [0.9, 0.9]}
+    counts = {"n_selected": 2, "n_results": 2, "n_failures": 0, "time_s": 1.0, "fit_time_s": 1.0, "server_s": 0.0}
+    round_ = {"kind": "round", "task": "t", "attempt": 1, "round": 1, **counts, "provenance": "missing"}
+    store = Store.create(tmp_path / "results", {}, "", [])
+    store.append([*whole, span("fit", "java-1", **broken), span("send", "java-1"), span("call", "java-1"), round_])
+    store.close()
+    assert not_measured(Bench(tmp_path), Fleet(java=2)) == [
+        "java-1, round 1: receive is missing or there twice",
+        "java-1, round 1: 3 steps of 3, 2 of them timed",
+        "java-1, round 1: steps that took longer than the fit",
+        "java-1, round 1: no joules and no reason",
     ]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-RUNS = ("honesty", "intervals", "steady", "metering", "fuzz", "chaos", "fleets", "arm64")
+RUNS = ("honesty", "intervals", "steady", "metering", "fuzz", "chaos", "fleets", "arm64", "java")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,6 @@ package fedmeter.client;
 
 import java.util.List;
 import java.util.Map;
-import java.util.Random;
 
 /** A client that trains a head on examples of its own, with the config keys of docs/protocol.md. */
 public final class HeadClient implements FlowerClient {
@@ -77,20 +76,10 @@ public final class HeadClient implements FlowerClient {
         return new EvaluateResult(all.loss(), examples.size(), all.metrics());
     }
 
-    /** Follows from (seed, round, shard, epoch), but is another order than NumPy would draw. */
+    /** Follows from (seed, round, shard, epoch), as that of a client in Python (fl/workloads/order.py). */
     private int[] shuffled(Config config, int epoch) {
-        long seed = 0;
-        for (long part : new long[] {config.whole("seed", 0), config.whole("round", 0), shard, epoch}) {
-            seed = 31 * seed + part;
-        }
-        Random random = new Random(seed);
-        int[] order = new int[examples.size()];
-        for (int i = 0; i < order.length; i++) {
-            int j = random.nextInt(i + 1);
-            order[i] = order[j];
-            order[j] = i;
-        }
-        return order;
+        return NumpyOrder.permutation(
+                examples.size(), config.whole("seed", 0), config.whole("round", 0), shard, epoch);
     }
 
     private static final class Progress {
