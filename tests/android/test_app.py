@@ -131,10 +131,8 @@ def test_the_manifest_names_what_is_there_and_lets_only_adb_start_the_service() 
 def documented() -> dict[str, object]:
     """The entry of docs/fleets.md for this app."""
     page = (ROOT / "docs/fleets.md").read_text()
-    lines = [line for line in page.splitlines() if line.startswith("    ")]
-    begin = next(n for n, line in enumerate(lines) if line.strip() == f'package = "{APP_PACKAGE}"')
-    entry = [line.strip() for line in lines[begin - 1 : begin + 6]]
-    return {"serial": "R1", **tomllib.loads("\n".join(line for line in entry if not line.startswith("apk")))}
+    [block] = [block for block in page.split("\n\n") if f'package = "{APP_PACKAGE}"' in block]
+    return {"serial": "R1", **tomllib.loads(block)}
 
 
 def intent(java: Built, words: list[str]) -> subprocess.CompletedProcess[str]:
