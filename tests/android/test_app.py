@@ -94,12 +94,6 @@ BACKPORTED = {"List.of", "List.copyOf", "Map.of", "Map.copyOf", "Set.of", "Set.c
 """Of com.android.tools.r8.ir.desugar.BackportedMethodRewriter, as far as it is in use."""
 
 
-def test_lines_are_as_long_as_anywhere_here() -> None:
-    sources = [path for path in ANDROID.rglob("*") if path.suffix in (".java", ".gradle", ".xml")]
-    assert len(sources) > 50
-    assert {path.name: line for path in sources for line in path.read_text().splitlines() if len(line) > 120} == {}
-
-
 def test_without_gradle_or_sdk_the_apk_is_not_built_and_it_is_said_why(tmp_path: Path) -> None:
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
