@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,9 +14,7 @@ from fl.messages import Array
 from fl.workload import Partition, load_workload
 from fl.workloads.export import export
 from fl.workloads.training import TorchWorkload
-from tests.fixtures.adb_server import Phone
 
-APP_PACKAGE = "fedmeter.app"
 HIDDEN, CLASSES = 32, 10
 DIGITS = ("--workload", "digits", "--classes", str(CLASSES), "--hidden", str(HIDDEN))
 
@@ -90,19 +87,3 @@ def export_digits(folder: Path, shards: int) -> Path:
 
 def initial(seed: int = 0) -> list[Array]:
     return [np.asarray(array) for array in digits().initial_parameters(seed)]
-
-
-def install_app(phone: Phone, built: Built, files: Path, supplies: Path | None = None) -> Path:
-    """The app on a phone of ours, without its Android half: `am` starts it with an intent's extras. Its private folder.
-
-    `files` stands for the folder that adb pushes examples to, `supplies` for the phone's power_supply class.
-    """
-    folder = phone.install(APP_PACKAGE)
-    properties = [f"-Dfiles={files}", f"-Ddata={folder / 'data'}"]
-    properties += [] if supplies is None else [f"-Dsupplies={supplies}"]
-    classes = f"{built.test_classes}:{built.jar}"
-    command = ["java", "-XX:ActiveProcessorCount=1", *properties, "-cp", classes, "fedmeter.client.Intent"]
-    script = folder / "run"
-    script.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
-    script.chmod(0o755)
-    return folder / "data"

@@ -22,7 +22,8 @@ from harness.launchers.adb_options import AdbOptions
 from harness.spec import Table
 from profiler.spec import tomllib
 from tests.android.conftest import BUILD, ROOT
-from tests.android.java_client import APP_PACKAGE, Built, export_digits, install_app
+from tests.android.java_app import PACKAGE, install_app
+from tests.android.java_client import Built, export_digits
 from tests.fixtures.adb_server import AdbServer, running_adb
 from tests.fixtures.battery_cases import change
 from tests.harness.running import Bench, device_entry
@@ -93,12 +94,6 @@ BACKPORTED = {"List.of", "List.copyOf", "Map.of", "Map.copyOf", "Set.of", "Set.c
 """Of com.android.tools.r8.ir.desugar.BackportedMethodRewriter, as far as it is in use."""
 
 
-def test_lines_are_as_long_as_anywhere_here() -> None:
-    sources = [path for path in ANDROID.rglob("*") if path.suffix in (".java", ".gradle", ".xml")]
-    assert len(sources) > 50
-    assert {path.name: line for path in sources for line in path.read_text().splitlines() if len(line) > 120} == {}
-
-
 def test_without_gradle_or_sdk_the_apk_is_not_built_and_it_is_said_why(tmp_path: Path) -> None:
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
@@ -124,17 +119,15 @@ def test_the_manifest_names_what_is_there_and_lets_only_adb_start_the_service() 
         *("FOREGROUND_SERVICE", "FOREGROUND_SERVICE_SPECIAL_USE"),
     }
     gradle = (ANDROID / "app/build.gradle").read_text()
-    assert f"applicationId = '{APP_PACKAGE}'" in gradle
+    assert f"applicationId = '{PACKAGE}'" in gradle
     assert "namespace = 'fedmeter.app'" in gradle
 
 
 def documented() -> dict[str, object]:
     """The entry of docs/fleets.md for this app."""
     page = (ROOT / "docs/fleets.md").read_text()
-    lines = [line for line in page.splitlines() if line.startswith("    ")]
-    begin = next(n for n, line in enumerate(lines) if line.strip() == f'package = "{APP_PACKAGE}"')
-    entry = [line.strip() for line in lines[begin - 1 : begin + 6]]
-    return {"serial": "R1", **tomllib.loads("\n".join(line for line in entry if not line.startswith("apk")))}
+    [block] = [block for block in page.split("\n\n") if f'package = "{PACKAGE}"' in block]
+    return {"serial": "R1", **tomllib.loads(block)}
 
 
 def intent(java: Built, words: list[str]) -> subprocess.CompletedProcess[str]:
@@ -146,9 +139,9 @@ def test_the_app_understands_what_the_launcher_sends_by_the_documented_entry(jav
     options = AdbOptions.read(Table(documented(), "fleet.toml"))
     device = DeviceSpec("phone-3", "adb", "pixel9", 3, options=AdbLauncher.read_options(Table(documented(), "f")))
     join = JoinSpec("0.0.0.0:8443", "office31-mobilenetv2", Partition(shards=4), Path("keys"))
-    secrets = f"/data/data/{APP_PACKAGE}/files/fedmeter-tls"
+    secrets = f"/data/data/{PACKAGE}/files/fedmeter-tls"
     words = start_line(options, device, join, "192.168.1.2:8443", secrets).split()
-    assert words[:4] == ["am", "start-foreground-service", "-n", f"{APP_PACKAGE}/.TrainService"]
+    assert words[:4] == ["am", "start-foreground-service", "-n", f"{PACKAGE}/.TrainService"]
     done = intent(java, words[4:])
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
@@ -201,7 +194,7 @@ def test_apps_and_python_clients_train_in_one_fleet_and_their_joules_are_in_the_
         install_app(phone, java, tmp_path / "files", supplies)
         entries.append(
             device_entry(id=f"phone-{n}", processor="phone", launcher="adb", serial=phone.serial, client="app",
-                         package=APP_PACKAGE, component=f"{APP_PACKAGE}/.TrainService", service=True, reverse=True)
+                         package=PACKAGE, component=f"{PACKAGE}/.TrainService", service=True, reverse=True)
             + "extras = { " + ", ".join(f"{name} = {json.dumps(value)}" for name, value in EXTRAS.items()) + " }\n"
         )  # fmt: skip
     (tmp_path / "fleet.toml").write_text('name = "apps"\n[server]\ntls = "keys"\n' + "".join(entries))
@@ -220,9 +213,9 @@ def test_apps_and_python_clients_train_in_one_fleet_and_their_joules_are_in_the_
         assert (charging["provenance"], charging.get("energy_j")) == ("missing", None)
         assert "charging: usb may feed the device" in charging["energy_reason"]
     for phone, joules in zip(adb.phones.values(), (r"\d+\.\d J", "joules unknown: .*charging: usb.*"), strict=True):
-        shown = (phone.folder / "packages" / APP_PACKAGE / "out").read_text().splitlines()
+        shown = (phone.folder / "packages" / PACKAGE / "out").read_text().splitlines()
         phases = [line.partition(",")[0] for line in shown]
         assert list(dict.fromkeys(phases)) == ["starting", "joining", "waiting", "fitting", "evaluating", "done"]
         assert re.fullmatch(rf"done, round 2, {joules}", shown[-1]), shown[-1]
         assert not phone.processes()
-        assert not (phone.folder / "packages" / APP_PACKAGE / "data/files/fedmeter-tls").exists(), "secrets do not stay"
+        assert not (phone.folder / "packages" / PACKAGE / "data/files/fedmeter-tls").exists(), "secrets do not stay"

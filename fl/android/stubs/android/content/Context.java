@@ -1,5 +1,6 @@
 package android.content;
 
+import android.content.res.AssetManager;
 import java.io.File;
 
 public abstract class Context {
@@ -8,6 +9,8 @@ public abstract class Context {
     public final <T> T getSystemService(Class<T> serviceClass) {
         throw new UnsupportedOperationException();
     }
+
+    public abstract AssetManager getAssets();
 
     public abstract File getExternalFilesDir(String type);
 

@@ -1,8 +1,14 @@
 package android.content;
 
+import android.content.res.AssetManager;
 import java.io.File;
 
 public class ContextWrapper extends Context {
+    @Override
+    public AssetManager getAssets() {
+        throw new UnsupportedOperationException();
+    }
+
     @Override
     public File getExternalFilesDir(String type) {
         throw new UnsupportedOperationException();

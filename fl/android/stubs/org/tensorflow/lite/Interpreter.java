@@ -1,6 +1,6 @@
 package org.tensorflow.lite;
 
-import java.io.File;
+import java.nio.ByteBuffer;
 import java.util.Map;
 
 public final class Interpreter implements InterpreterApi {
@@ -11,7 +11,7 @@ public final class Interpreter implements InterpreterApi {
         }
     }
 
-    public Interpreter(File modelFile, Options options) {}
+    public Interpreter(ByteBuffer byteBuffer, Options options) {}
 
     @Override
     public void run(Object input, Object output) {}

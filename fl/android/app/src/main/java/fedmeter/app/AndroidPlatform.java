@@ -1,6 +1,7 @@
 package fedmeter.app;
 
 import android.content.Context;
+import android.content.res.AssetFileDescriptor;
 import android.os.SystemClock;
 import fedmeter.client.AppConfig;
 import fedmeter.client.AppWork;
@@ -15,8 +16,14 @@ import fedmeter.client.ImageFolder;
 import fedmeter.client.LiteRtHeadTrainer;
 import fedmeter.client.SupplyPower;
 import java.io.File;
+import java.io.FileInputStream;
+import java.io.IOException;
+import java.nio.channels.FileChannel;
+import java.nio.channels.FileChannel.MapMode;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.Paths;
+import java.nio.file.StandardOpenOption;
 import java.util.List;
 
 /** What the client's work takes from Android. For one piece of work, and one thread. */
@@ -62,14 +69,34 @@ final class AndroidPlatform implements AppWork.Platform {
 
     @Override
     public LiteRtHeadTrainer head(Path file, HeadShape shape) {
-        model = new LiteRtModel(file);
+        model = model(file);
         return new LiteRtHeadTrainer(model, shape, 0);
     }
 
     @Override
     public Examples examples(Path images, Path base, int classes) {
-        try (LiteRtModel frozen = new LiteRtModel(base)) {
+        try (LiteRtModel frozen = model(base)) {
             return ImageFolder.examples(images, classes, Bitmaps::square, frozen.extractor());
+        }
+    }
+
+    /** A file that was pushed, or one of that name in the app's assets. Throws Precondition where there is none. */
+    private LiteRtModel model(Path file) {
+        try {
+            if (Files.exists(file)) {
+                try (FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {
+                    return new LiteRtModel(channel.map(MapMode.READ_ONLY, 0, channel.size()), file.toString());
+                }
+            }
+            String name = files().relativize(file).toString();
+            try (AssetFileDescriptor asset = context.getAssets().openFd(name);
+                    FileInputStream whole = new FileInputStream(asset.getFileDescriptor())) {
+                return new LiteRtModel(whole.getChannel().map(
+                        MapMode.READ_ONLY, asset.getStartOffset(), asset.getDeclaredLength()), name);
+            }
+        } catch (IOException absent) {
+            throw new FedmeterException.Precondition(file + " cannot be read, and the app brings no such model along.",
+                    "Push it there with adb.");
         }
     }
 

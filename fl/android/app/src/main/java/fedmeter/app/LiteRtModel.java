@@ -3,8 +3,7 @@ package fedmeter.app;
 import fedmeter.client.FeatureExtractor;
 import fedmeter.client.FedmeterException;
 import fedmeter.client.LiteRtHeadTrainer;
-import java.nio.file.Files;
-import java.nio.file.Path;
+import java.nio.MappedByteBuffer;
 import java.util.HashMap;
 import java.util.Map;
 import org.tensorflow.lite.Interpreter;
@@ -13,15 +12,12 @@ import org.tensorflow.lite.Interpreter;
 final class LiteRtModel implements LiteRtHeadTrainer.Signatures, AutoCloseable {
     private final Interpreter interpreter;
 
-    /** Throws Precondition where there is no such file, Data where it is no model. */
-    LiteRtModel(Path file) {
-        if (!Files.isReadable(file)) {
-            throw new FedmeterException.Precondition(file + " cannot be read.", "Push it there with adb.");
-        }
+    /** Throws Data where what a file of this name holds is no model. */
+    LiteRtModel(MappedByteBuffer content, String name) {
         try {
-            interpreter = new Interpreter(file.toFile(), new Interpreter.Options().setNumThreads(1));
+            interpreter = new Interpreter(content, new Interpreter.Options().setNumThreads(1));
         } catch (IllegalArgumentException broken) {
-            throw new FedmeterException.Data(file + " is no model: " + broken.getMessage() + ".");
+            throw new FedmeterException.Data(name + " is no model: " + broken.getMessage() + ".");
         }
     }
 

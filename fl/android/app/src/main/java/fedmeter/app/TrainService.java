@@ -148,7 +148,7 @@ public final class TrainService extends Service {
         stopForeground(STOP_FOREGROUND_REMOVE);
         stopSelf();
         if (!isWatched) {
-            main.post(() -> System.exit(0)); // once it has been destroyed: nothing of it is started again
+            main.post(() -> System.exit(0)); // it is not sticky: nothing of it is started again
         }
     }
 

@@ -2,7 +2,7 @@ package fedmeter.client;
 
 import java.util.Optional;
 
-/** What every reading of a battery's gauge is: of the whole device, renewed and as accurate as {@link Gauge} assumes. */
+/** What every reading of a gauge is: of the whole device, renewed and as accurate as {@link Gauge} assumes. */
 abstract class BatteryPower implements PowerSource {
     final Clock clock;
     final Optional<Gauge.Unit> told;

@@ -14,6 +14,8 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
 import org.junit.Test;
 
 /** What an app is told, what it tells of its work, and how that ends; with a server: tests/android. */
@@ -121,6 +123,32 @@ public final class AppTest {
         state.begin("lab:8443");
         assertThrows(IllegalArgumentException.class, () -> state.at(Phase.DONE, 1));
         assertThrows(IllegalArgumentException.class, () -> state.end(Phase.FITTING, ""));
+    }
+
+    @Test
+    public void workThatIsInterruptedHasStopped() throws InterruptedException {
+        CountDownLatch joining = new CountDownLatch(1);
+        AppState state = new AppState(now -> {
+            if (now.phase == Phase.JOINING) {
+                joining.countDown();
+            }
+        });
+        state.begin("127.0.0.1:1");
+        DesktopPlatform platform = new DesktopPlatform(Path.of("/"), Path.of("/"), Optional.empty()) {
+            @Override
+            public Examples examples(Path images, Path base, int classes) {
+                return DenseHeadTrainerTest.examples(5, 6, classes);
+            }
+        };
+        int[] code = new int[1];
+        AppConfig config = told("server", "127.0.0.1:1", "images", "photos", "classes", 3); // nobody is there
+        Thread worker = new Thread(() -> code[0] = new AppWork(config, platform, state).run());
+        worker.start();
+        assertTrue(joining.await(30, TimeUnit.SECONDS));
+        worker.interrupt();
+        worker.join(30_000);
+        assertEquals(Phase.STOPPED, state.now().phase);
+        assertEquals(130, code[0]);
     }
 
     @Test

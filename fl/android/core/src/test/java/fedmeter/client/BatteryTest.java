@@ -178,6 +178,22 @@ public final class BatteryTest {
     }
 
     @Test
+    public void metersOfOneMomentAskOnce() throws Exception {
+        int[] asked = new int[1];
+        state = discharging(-345_000, 3_000_000, 11_100_000_000L);
+        List<EnergyMeter> meters = BatteryMeters.of(folder.newFolder().toPath(), () -> {
+            asked[0]++;
+            return state;
+        }, clock, Optional.empty());
+        for (int second = 0; second < 3; second++) {
+            meters.forEach(EnergyMeter::sample);
+            clock.advance(1);
+        }
+        assertEquals(3, asked[0]);
+        assertEquals(2 * 1.38, meters.get(0).between(0, 2_000_000_000L).getEnergyJ(), 1e-9);
+    }
+
+    @Test
     public void nothingThatIsToldMakesAWrongJoule() {
         int[] extremes = {Integer.MIN_VALUE, Integer.MIN_VALUE + 1, -1, 0, 1, 4_999, 5_000, Integer.MAX_VALUE};
         List<Integer> all = Arrays.stream(extremes).boxed().collect(Collectors.toList());
