@@ -84,7 +84,7 @@ def _answer(trainer: NumPyClient, plan: AppPlan, device: PlannedDevice, ins: Ins
     clock = SystemClock()
     samplers = best_samplers(Path("/"), clock) if plan.meters else ()
     with Profiler(samplers, clock, id_prefix=f"{device.id}/{secrets.token_hex(4)}/") as profiler:
-        return _called(instrument(_Placed(trainer, profiler), profiler), ins)
+        return _called(instrument(_Placed(trainer, profiler) if plan.meters else trainer, profiler), ins)
 
 
 def _called(client: InstrumentedClient, ins: Instruction) -> Reply:

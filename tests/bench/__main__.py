@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from tabulate import tabulate
 
 from tests.bench.analysis import million, results, results_10m
+from tests.bench.engines import flower_engines
 from tests.bench.figures import Figure
 from tests.bench.flower import flower, flower_100, flower_1000
 from tests.bench.metering import footprint, sampling
@@ -44,13 +45,14 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
         flower,
         flower_100,
         flower_1000,
+        flower_engines,
         prediction,
         starting,
     )
 }
 
-# a hundred large models, a thousand clients, 7 GB of results, 200 processes
-LARGE = ("flower_100", "flower_1000", "results_10m", "starting")
+# a hundred large models, a thousand clients, environments of a gigabyte, 7 GB of results, 200 processes
+LARGE = ("flower_100", "flower_1000", "flower_engines", "results_10m", "starting")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
