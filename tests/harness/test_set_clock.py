@@ -40,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, str]]
             _, said = process.communicate(timeout=120)
             assert process.returncode == 0, said
             assert not sshd.left_behind()
-        yield bench, said
+    yield bench, said
 
 
 def of_there(bench: Bench, name: str) -> list[Row]:
@@ -94,7 +94,7 @@ def test_a_date_after_its_certificates_keeps_it_out_with_the_reason_until_it_is_
         )
         (tmp_path / "fleet.toml").write_text(head + device_entry(id="here", processor="cpu") + there)
         (tmp_path / "experiment.toml").write_text(
-            'name = "e"\nworkload = "linear"\nrounds = 4000\nidle_s = 0\nmin_clients = 1\n[sweep]\nepochs = [50]\n'
+            'name = "e"\nworkload = "linear"\nrounds = 2000\nidle_s = 0\nmin_clients = 1\n[sweep]\nepochs = [1000]\n'
         )
         with bench.running() as process:
 
