@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.device import DeviceSpec
 from harness.flower.federation import check_way
 from harness.launcher import launcher_class
+from harness.launchers.limits import missing_cores
 from harness.launchers.shared_options import missing_files
 from harness.live.serving import live_address
 from harness.run_spec import RunSpec, access
@@ -43,11 +44,14 @@ def check_fleet(spec: RunSpec, *, asks: bool) -> None:
     check_way(spec)
     _check_required(spec.devices)
     if not asks:
-        _check_files(spec.devices)
+        _check_machine(spec.devices)
 
 
-def _check_files(devices: Iterable[DeviceSpec]) -> None:
+def _check_machine(devices: Iterable[DeviceSpec]) -> None:
+    """What entries say of this machine: files, and numbers of cores."""
     for device in devices:
+        if absent := missing_cores(device.options):
+            raise PreconditionError(f"{device.id}: {absent}.")
         for key, path in missing_files(device.options).items():
             raise PreconditionError(
                 f"{device.id}: {key} = {path} is not there.", remedy="A relative path counts from where you run this."

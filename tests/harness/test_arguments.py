@@ -60,6 +60,7 @@ def test_a_wrong_argument_is_told(
         ("join_timeout_s = inf", {}, 2, "'join_timeout_s' must be finite"),
         ('address = "0.0.0.0:8443"', {}, 3, "without TLS they could read"),
         ('tls = "keys"', {}, 3, "harness.run --init"),
+        ("", {"cores": [4095]}, 3, "cores = [4095]: this host has"),
         ("", {"require": ["rapll"]}, 2, "there is no sensor 'rapll'. Did you mean 'rapl'?"),
         ("", {"launcher": "ssh", "host": "pi", "identity": "nokey"}, 3, "nokey is not there"),
         ("", {"launcher": "ssh", "host": "pi", "wheel": "fedmeter.zip"}, 2, "no file of that kind (.whl)"),

@@ -51,7 +51,7 @@ def test_fleets_beside_them_are_fleets() -> None:
     assert [device.launcher for device in fleet.devices] == ["local", "local", "container", "container"]
     blocks = [block for block in code_blocks("fleets.md") if block.startswith(("name =", "[[device]]"))]
     named = [block if block.startswith("name") else f'name = "documented"\n{block}' for block in blocks]
-    assert [parse_fleet(block, "docs/fleets.md", cores=2).size for block in named] == [3, 1, 8, 1]
+    assert [parse_fleet(block, "docs/fleets.md", cores=2).size for block in named] == [3, 1, 8, 4, 1, 1, 2]
 
 
 def test_compose_starts_clients_that_there_are() -> None:
