@@ -34,7 +34,7 @@ def number(value: float | None, spread: float | None = None, *, decimals: int | 
     if value is None:
         return "missing"
     if decimals is None:
-        size = max(abs(value), spread or 0.0)
+        size = float(f"{max(abs(value), spread or 0.0):.3e}")  # 0.99996 is shown as 1.000
         decimals = max(at_least, 3 - math.floor(math.log10(size))) if size else at_least
     return f"{value:.{decimals}f}" + (f" ± {spread:.{decimals}f}" if spread is not None else "")
 
