@@ -14,10 +14,6 @@ public final class PowerManager {
 
         public void acquire() {}
 
-        public boolean isHeld() {
-            throw new UnsupportedOperationException();
-        }
-
         public void release() {}
     }
 }

@@ -108,7 +108,7 @@ public final class TrainService extends Service {
         } catch (FedmeterException wrong) {
             LOG.severe(wrong.getMessage());
             state.refuse(wrong.getMessage());
-            ended(wrong.exitCode());
+            ended();
         }
     }
 
@@ -116,29 +116,26 @@ public final class TrainService extends Service {
         PowerManager.WakeLock awake = getSystemService(PowerManager.class)
                 .newWakeLock(PowerManager.PARTIAL_WAKE_LOCK, "fedmeter:work");
         awake.acquire(); // without a limit: training may take days
-        int code;
         try {
-            code = new AppWork(config, new AndroidPlatform(this), state).run();
+            new AppWork(config, new AndroidPlatform(this), state).run();
         } finally {
-            if (awake.isHeld()) {
-                awake.release();
-            }
+            awake.release();
+            main.post(this::ended);
         }
-        main.post(() -> ended(code));
     }
 
     private void stopWork() {
         if (state.now().phase.isResting()) {
-            ended(0);
+            ended();
         } else {
             worker.interrupt();
         }
     }
 
     /** On the main thread. */
-    private void ended(int code) {
-        LOG.info("ended with " + code + ": " + state.now().line());
-        main.postDelayed(this::leaveIfResting, code == 0 ? 0 : LINGER_MS);
+    private void ended() {
+        LOG.info(state.now().line());
+        main.postDelayed(this::leaveIfResting, state.now().phase == AppState.Phase.FAILED ? LINGER_MS : 0);
     }
 
     private void leaveIfResting() {

@@ -1,10 +1,10 @@
 package fedmeter.client;
 
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
-import java.util.TreeSet;
 import java.util.regex.Pattern;
 
 /**
@@ -13,10 +13,9 @@ import java.util.regex.Pattern;
  * understood.
  */
 public final class AppConfig {
-    /** Every name there is. */
-    public static final TreeSet<String> NAMES = new TreeSet<>(java.util.Arrays.asList("server", "device", "shard",
-            "workload", "tls", "features", "labels", "images", "classes", "hidden", "head", "base", "tensors",
-            "max_wait_s", "current_unit", "meter", "verbose"));
+    /** Every name there is, in the order of the alphabet. */
+    static final List<String> NAMES = List.of("base", "classes", "current_unit", "device", "features", "head", "hidden",
+            "images", "labels", "max_wait_s", "meter", "server", "shard", "tensors", "tls", "verbose", "workload");
 
     /** The head in plain Java, in the place of a model's file. */
     public static final String DENSE = "dense";
@@ -27,6 +26,7 @@ public final class AppConfig {
     private static final Pattern WORKLOAD = Pattern.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,63}");
     private static final Pattern FILE = Pattern.compile("[A-Za-z0-9_][A-Za-z0-9._/-]{0,255}");
     private static final Pattern FOLDER = Pattern.compile("/?[A-Za-z0-9_][A-Za-z0-9._/-]{0,510}");
+    private static final Pattern UNIT = Pattern.compile("[um]A");
     private static final int MAX_WIDTH = 65_536;
     private static final int MAX_WAIT_S = 24 * 3600;
 
@@ -47,7 +47,7 @@ public final class AppConfig {
                 throw new FedmeterException.Usage(
                         "extra " + name + ": a text, a whole number, true or false is needed.");
             } else if (!name.startsWith("android.")) {
-                throw new FedmeterException.Usage("extra " + name + " is not known.",
+                throw new FedmeterException.Usage("extra " + shown(name) + " is not known.",
                         "There are " + String.join(", ", NAMES) + ".");
             }
         }
@@ -66,7 +66,7 @@ public final class AppConfig {
         hidden();
         isRaw();
         maxWaitS();
-        currentUnit().ifPresent(Gauge.Unit::of);
+        currentUnit();
         isMetered();
         isVerbose();
         for (String file : new String[] {features(), labels(), images().orElse("x"), head(), base()}) {
@@ -146,7 +146,8 @@ public final class AppConfig {
 
     /** What a gauge's current comes in, where that is known better than guessed. */
     public Optional<String> currentUnit() {
-        return Optional.ofNullable(told.get("current_unit"));
+        return told.containsKey("current_unit") ? Optional.of(matching("current_unit", "", UNIT, "it is uA or mA"))
+                : Optional.empty();
     }
 
     public boolean isMetered() {

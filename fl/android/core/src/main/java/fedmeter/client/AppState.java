@@ -6,6 +6,7 @@ import java.util.EnumSet;
 import java.util.Locale;
 import java.util.Set;
 import java.util.function.Consumer;
+import java.util.function.UnaryOperator;
 
 /**
  * What an app's client is doing, for its screen and its notification: one piece of work at a time, round and joules so
@@ -122,7 +123,7 @@ public final class AppState {
         change(old -> new Snapshot(phase, old.server, old.round, old.energyJ, old.energyReason, message));
     }
 
-    private void change(java.util.function.UnaryOperator<Snapshot> how) {
+    private void change(UnaryOperator<Snapshot> how) {
         synchronized (this) {
             if (now.phase.isResting()) {
                 return;

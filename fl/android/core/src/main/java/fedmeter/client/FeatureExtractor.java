@@ -1,5 +1,7 @@
 package fedmeter.client;
 
+import java.util.Arrays;
+
 /**
  * A frozen base model: the pixels of an image to features, prepared as {@code fl/workloads/features.py} prepares them
  * for the same weights. A platform resizes images in its own way, so that features of one image differ a little between
@@ -29,8 +31,8 @@ public final class FeatureExtractor {
         boolean hasChannelsLast = isImage && input[3] == CHANNELS && input[1] == input[2];
         if (!hasChannelsFirst && !hasChannelsLast || input[2] < 1 || input[2] > MAX_SIDE) {
             throw new FedmeterException.Data("a base model takes float32[1, 3, side, side] or float32[1, side, side, 3]"
-                    + " and gives float32[1, width]; this one takes " + java.util.Arrays.toString(input) + " and gives "
-                    + java.util.Arrays.toString(output) + ".");
+                    + " and gives float32[1, width]; this one takes " + Arrays.toString(input) + " and gives "
+                    + Arrays.toString(output) + ".");
         }
         this.model = model;
         this.side = input[2];

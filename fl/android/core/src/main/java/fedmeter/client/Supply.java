@@ -7,6 +7,7 @@ import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
@@ -149,7 +150,7 @@ final class Supply {
             for (int more = 0; more >= 0 && n < content.length; more = file.read(content, n, content.length - n)) {
                 n += more;
             }
-            return java.util.Arrays.copyOf(content, n);
+            return Arrays.copyOf(content, n);
         }
     }
 

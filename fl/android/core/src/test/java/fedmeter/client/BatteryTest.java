@@ -7,12 +7,14 @@ import static org.junit.Assert.assertTrue;
 import fedmeter.client.BatteryCases.Reading;
 import fedmeter.client.PowerSource.UnavailableException;
 import java.io.IOException;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Random;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 import org.junit.Rule;
@@ -191,6 +193,35 @@ public final class BatteryTest {
         }
         assertEquals(3, asked[0]);
         assertEquals(2 * 1.38, meters.get(0).between(0, 2_000_000_000L).getEnergyJ(), 1e-9);
+    }
+
+    @Test
+    public void nothingThatFilesHoldMakesAWrongJoule() throws IOException {
+        String[] texts = {"", "\n", "0\n", "-1\n", "345000\n", "-345\n", "4000000\n", "9".repeat(18) + "\n",
+            "9".repeat(80) + "\n", "nan\n", "\u0000\u00ff", "Discharging\n", "Charging\n", "Battery\n", "1e5\n"};
+        String[] files = {"usb/online", "battery/type", "battery/status", "battery/current_now", "battery/voltage_now"};
+        Map<String, String> names = BatteryCases.definitions("power_supply_cases.txt");
+        Path supplies = folder.newFolder().toPath();
+        Random random = new Random(5);
+        int believed = 0;
+        for (int i = 0; i < 300; i++) {
+            change(supplies, "phone", names);
+            PowerSource source = new SupplyPower(supplies, clock, Optional.empty());
+            for (int changes = random.nextInt(3); changes >= 0; changes--) {
+                Path file = supplies.resolve(files[random.nextInt(files.length)]);
+                Files.writeString(file, texts[random.nextInt(texts.length)], StandardCharsets.ISO_8859_1);
+            }
+            try {
+                double powerW = source.powerW();
+                assertTrue(powerW > 0 && powerW <= 150);
+                assertEquals("Discharging", Files.readString(supplies.resolve("battery/status")).trim());
+                assertEquals("0", Files.readString(supplies.resolve("usb/online")).trim());
+                believed++;
+            } catch (UnavailableException why) {
+                assertTrue(!why.getMessage().isEmpty());
+            }
+        }
+        assertTrue("some of it is a battery still", believed > 10);
     }
 
     @Test
