@@ -25,7 +25,7 @@ from analysis.pareto import main as pareto
 from analysis.report import main as report
 from profiler.records import Row, read_lines
 from tests.fixtures.environments import ROOT
-from tests.interop.apps import BESIDE, NEWEST, OLDEST, Federation, app_python, running_federation, started
+from tests.interop.apps import ENGINE_BESIDE, NEWEST, OLDEST, Federation, app_python, running_federation, started
 from tests.interop.flower import free_port
 
 pytestmark = [
@@ -34,11 +34,6 @@ pytestmark = [
     pytest.mark.skipif(os.environ.get("FEDMETER_INTEROP") != "full", reason="make interop"),
 ]
 
-# What the harness needs beside Flower, and the Ray that each Flower asks for.
-ENGINE_BESIDE: Mapping[str, Sequence[str]] = {
-    OLDEST: (*BESIDE, "scipy", "ray==2.51.1"),
-    NEWEST: (*BESIDE, "ray==2.55.1", "torch==2.13.0", "scikit-learn"),
-}
 OUR_OWN, ON_NODES, ON_RAY = "fedmeter", "flower", "flower-sim"
 CUTOFF_S = 0.002
 
