@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import grpc
 import grpc.aio
 from flwr.app import Message
 from flwr.serverapp import ServerApp
@@ -201,8 +200,9 @@ class Relay:
         while node.device not in self._left:
             try:
                 await self._joined(node)
-            except grpc.RpcError as error:
-                _log.warning("%s: %s", node.device, error)
+            except grpc.aio.AioRpcError as error:
+                if node.device not in self._left:
+                    _log.warning("%s: %s: %s", node.device, error.code().name, error.details())
             await asyncio.sleep(REJOIN_S)
 
     def _replace(self, node: Node) -> None:

@@ -135,6 +135,28 @@ def test_an_app_with_a_client_fn_tells_its_server_among_its_metrics(
         assert {name for name in fit if "." in name} == {"fit.duration_s", "fit.energy_j", "fit.energy_err_j"}
 
 
+@pytest.mark.timeout(700)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_our_app_joins_our_server_for_nodes_that_come_fail_are_replaced_and_go(version: str, tmp_path: Path) -> None:
+    command = [str(app_python(version)), str(SCRIPTS / "relay.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment(tmp_path), check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout)
+    assert (told["devices"], told["knows"]) == (["a", "b"], True)
+    assert (told["fit"]["shapes"], told["fit"]["spans"]) == ([[8, 10], [10]], ["fit"])
+    assert told["fit"]["scope"] == "process", "both nodes are on this machine"
+    assert told["fit"]["download_s"] is None, "nobody looks at the way"
+    assert told["evaluated"] == 80
+    broken, asked_for_a_model = told["failures"]
+    assert "broken on purpose" in broken
+    assert "not asked for a model" in asked_for_a_model
+    assert told["ttl"] == [33.0, 33.0]
+    assert (told["replaced_by"], told["later"]) == (3, ["a", "b"])
+    assert told["queries"] == 4, "each node is asked once who it is; what else is asked beside work is answered here"
+    assert told["ended"], "when everybody was told to leave"
+    assert "node 9 takes no part: this node is no device of the run" in done.stderr
+
+
 REFUSED = """
 from flwr.serverapp.strategy import FedAvg, FedProx
 from fl.flower import ProfiledStrategy
