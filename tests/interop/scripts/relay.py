@@ -17,7 +17,7 @@ from fl.flower.relay import Exchanges, Relay
 from fl.messages import EvaluateIns, FitIns, GetParametersIns, Parameters
 from fl.server import Server
 from fl.workload import Partition
-from profiler.errors import ClientFailure
+from profiler.errors import ClientFailure, UsageError
 
 try:
     from flwr.supercore.task_identity import TaskIdentity
@@ -53,7 +53,7 @@ class ImmediateGrid:
                 if node in self.broken and message.metadata.message_type != "query":
                     raise AssertionError("broken on purpose")
                 reply = answer(message, context)
-            except Exception as error:
+            except (AssertionError, UsageError) as error:
                 reply = Message(Error(2, str(error)), reply_to=message)
             self.replies[message.metadata.message_id] = reply
         return [message.metadata.message_id for message in messages]
