@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import grpc
 import grpc.aio
 from flwr.app import Message
 from flwr.serverapp import ServerApp
@@ -184,7 +183,8 @@ class Relay:
             self._serving.pop(node_id).cancel()
             self._nodes.pop(node_id, None)
         for node_id in present - self._serving.keys():
-            self._serving[node_id] = asyncio.create_task(self._serve(node_id))
+            task = self._serving[node_id] = asyncio.create_task(self._serve(node_id))
+            task.add_done_callback(_tell_failure)
 
     async def _serve(self, node_id: int) -> None:
         """A node that cannot say who it is, or is no device of this run, is left alone."""
@@ -193,16 +193,24 @@ class Relay:
         except (NodeError, WireError) as error:
             _log.warning("node %d takes no part: %s", node_id, error)
             return
-        self._nodes[node_id] = node
+        self._replace(node)
         if not self._n_streams:
             self._alone_since_s = time.monotonic()
         _log.info("node %d is %s", node_id, node.device)
         while node.device not in self._left:
             try:
                 await self._joined(node)
-            except grpc.RpcError as error:
-                _log.warning("%s: %s", node.device, error)
+            except grpc.aio.AioRpcError as error:
+                if node.device not in self._left:
+                    _log.warning("%s: %s: %s", node.device, error.code().name, error.details())
             await asyncio.sleep(REJOIN_S)
+
+    def _replace(self, node: Node) -> None:
+        """A device that was started again is another node; Flower takes a minute to notice that the first is gone."""
+        for earlier in [one for one in self._nodes.values() if one.device == node.device]:
+            self._serving[earlier.id].cancel()
+            del self._nodes[earlier.id]
+        self._nodes[node.id] = node
 
     async def _met(self, node_id: int) -> Node:
         question = codec.encode_instruction(GetPropertiesIns({TELEMETRY_KEY: "full"}))
@@ -262,6 +270,11 @@ class Relay:
         token = None if folder is None else _security(folder, device).token
         named = ((DEVICE_KEY, device), (INSTANCE_KEY, self._instance))
         return named if token is None else (*named, bearer(token))
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("a node is not served any more: %s", error, exc_info=error)
 
 
 def _security(folder: str, device: str) -> ClientSecurity:

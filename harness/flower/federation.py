@@ -174,7 +174,14 @@ class Federation:
         if self._choice.name != SIMULATION:
             return None
         cpus_each = max(int(device.options["threads"]) for device in self._devices)
-        return Simulation(len(self._devices), cpus_each, available_cores() if self._choice.federation is None else None)
+        if self._choice.federation is not None:
+            return Simulation(len(self._devices), cpus_each, None)
+        if cpus_each > available_cores():
+            raise PreconditionError(
+                f"Ray has no place for a device of {cpus_each} threads: this machine has {available_cores()} cores.",
+                remedy="Give the devices of the fleet file fewer threads.",
+            )
+        return Simulation(len(self._devices), cpus_each, available_cores())
 
     def _invitations(self) -> list[str]:
         """What to tell those who start the nodes of another's federation."""

@@ -18,10 +18,15 @@ from profiler.records import Row, read_lines
 from tests.fixtures.environments import ROOT, NotInstalled, is_ready, python_with
 from tests.interop.flower import free_port, until_listening
 
-APP = Path(__file__).parent / "app"
+APP, QUICKSTART = Path(__file__).parent / "app", Path(__file__).parent / "quickstart"
 OLDEST, NEWEST = "1.24.0", "1.42.0"
 VERSIONS = (OLDEST, NEWEST)
 BESIDE = ("psutil", "pyarrow", "tabulate", "tqdm")  # what harness.Recording needs beside Flower
+# What the whole harness and PyTorch apps need, and the Ray that each Flower asks for.
+ENGINE_BESIDE: Mapping[str, Sequence[str]] = {
+    OLDEST: (*BESIDE, "scipy", "ray==2.51.1"),
+    NEWEST: (*BESIDE, "ray==2.55.1", "torch==2.13.0", "scikit-learn"),
+}
 
 
 def app_python(version: str, beside: Sequence[str] = BESIDE) -> Path:

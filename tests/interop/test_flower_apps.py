@@ -18,8 +18,9 @@ from analysis.report import main as report
 from profiler.records import Row
 from tests.interop.apps import (
     APP,
-    BESIDE,
+    ENGINE_BESIDE,
     NEWEST,
+    QUICKSTART,
     VERSIONS,
     Federation,
     app_python,
@@ -111,6 +112,51 @@ def test_each_processor_keeps_its_cutoff(version: str, tmp_path: Path) -> None:
     assert {config["cutoff_s"] for name, config, _ in later if name != "slow"} == {0.0}
 
 
+@pytest.mark.timeout(700)
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("telemetry", ["-", "full"])
+def test_an_app_with_a_client_fn_tells_its_server_among_its_metrics(
+    version: str, telemetry: str, tmp_path: Path
+) -> None:
+    command = [str(app_python(version)), str(SCRIPTS / "client_fn.py"), telemetry]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment(tmp_path), check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout)
+    fit, evaluate = told["train"], told["evaluate"]
+    assert (fit["num_examples"], fit["loss"], fit["own"]) == (70, 0.25, 3), "its own stay as they were"
+    assert (evaluate["num_examples"], evaluate["accuracy"]) == (30, 0.75)
+    assert fit["fit.duration_s"] > 0.01
+    assert {"evaluate.duration_s", "evaluate.energy_j", "evaluate.energy_err_j"} <= evaluate.keys()
+    if telemetry == "full":
+        assert (fit["fit.stopped_by"], fit["fit.steps_planned"]) == ("cutoff", 20)
+        assert 1 <= fit["fit.steps_done"] < 20
+        assert fit["fedmeter.record"] > 100
+    else:
+        assert {name for name in fit if "." in name} == {"fit.duration_s", "fit.energy_j", "fit.energy_err_j"}
+
+
+@pytest.mark.timeout(700)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_our_app_joins_our_server_for_nodes_that_come_fail_are_replaced_and_go(version: str, tmp_path: Path) -> None:
+    command = [str(app_python(version)), str(SCRIPTS / "relay.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment(tmp_path), check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout)
+    assert (told["devices"], told["knows"]) == (["a", "b"], True)
+    assert (told["fit"]["shapes"], told["fit"]["spans"]) == ([[8, 10], [10]], ["fit"])
+    assert told["fit"]["scope"] == "process", "both nodes are on this machine"
+    assert told["fit"]["download_s"] is None, "nobody looks at the way"
+    assert told["evaluated"] == 80
+    broken, asked_for_a_model = told["failures"]
+    assert "broken on purpose" in broken
+    assert "not asked for a model" in asked_for_a_model
+    assert told["ttl"] == [33.0, 33.0]
+    assert (told["replaced_by"], told["later"]) == (3, ["a", "b"])
+    assert told["queries"] == 4, "each node is asked once who it is; what else is asked beside work is answered here"
+    assert told["ended"], "when everybody was told to leave"
+    assert "node 9 takes no part: this node is no device of the run" in done.stderr
+
+
 REFUSED = """
 from flwr.serverapp.strategy import FedAvg, FedProx
 from fl.flower import ProfiledStrategy
@@ -169,11 +215,11 @@ CUTOFF_LINE = (
 )
 
 
-def app_with(folder: Path, changes: Mapping[str, Sequence[tuple[str, str, str]]]) -> Path:
-    """The app, with lines of its files changed: what was there, what is there now, and what that imports."""
-    app = Path(shutil.copytree(APP, folder / "app", ignore=shutil.ignore_patterns("__pycache__")))
+def app_with(folder: Path, changes: Mapping[str, Sequence[tuple[str, str, str]]], app: Path = APP) -> Path:
+    """An app, with lines of its files changed: what was there, what is there now, and what that imports."""
+    app = Path(shutil.copytree(app, folder / "app", ignore=shutil.ignore_patterns("__pycache__")))
     for name, lines in changes.items():
-        path = app / "clouds" / name
+        [path] = app.glob(f"*/{name}")
         docstring, _, text = path.read_text().partition("\n")
         for old, new, imports in lines:
             assert text.count(old) == 1
@@ -237,7 +283,7 @@ def test_supernodes_keep_cutoffs_and_one_that_hangs_is_given_up_by_name(tmp_path
 def test_flowers_simulation_writes_results(tmp_path: Path) -> None:
     if os.environ.get("FEDMETER_INTEROP") != "full":
         pytest.skip("make interop")
-    binaries, here = app_python(NEWEST, (*BESIDE, "ray==2.55.1")).parent, Federation.of(NEWEST)
+    binaries, here = app_python(NEWEST, ENGINE_BESIDE[NEWEST]).parent, Federation.of(NEWEST)
     app = app_with(tmp_path, {"client_app.py": [CLIENT_LINE], "server_app.py": [SERVER_LINE]})
     here.tell(tmp_path, app)
     options = ["--federation-config", "num-supernodes=3 client-resources-num-cpus=1"]
@@ -249,3 +295,33 @@ def test_flowers_simulation_writes_results(tmp_path: Path) -> None:
     assert {row["energy_scope"] for row in fits} == {"process"}
     [task] = load([tmp_path / "results"]).tasks.to_dict("records")
     assert (task["clients"], task["finished"]) == (3, True)
+
+
+QUICKSTART_SERVER_LINE = (
+    "strategy = FedAvg(fraction_train=1.0)",
+    'strategy = ProfiledFedAvg(recorder=Recording(context.run_config["results"], workload="digits", seed=0))',
+    SERVER_LINE[2],
+)
+
+
+@pytest.mark.serial
+@pytest.mark.timeout(400)
+def test_two_lines_make_a_pytorch_app_write_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if os.environ.get("FEDMETER_INTEROP") != "full":
+        pytest.skip("make interop")
+    binaries, here = app_python(NEWEST, ENGINE_BESIDE[NEWEST]).parent, Federation.of(NEWEST)
+    lines = {"client_app.py": [CLIENT_LINE], "server_app.py": [QUICKSTART_SERVER_LINE]}
+    app = app_with(tmp_path, lines, QUICKSTART)
+    here.tell(tmp_path, app)
+    nodes = [f'partition-id={n} num-partitions=2 device="pi-{n}" processor="arm"' for n in range(2)]
+    with running_federation(here, binaries, tmp_path, nodes) as env:
+        run_to_the_end(binaries, app, env, tmp_path / "results")
+    [task] = load([tmp_path / "results"]).tasks.to_dict("records")
+    assert (task["epochs"], task["batch_size"], task["lr"], task["clients"]) == (2, 32, 0.1, 2)
+    rounds = rows(tmp_path, kind="round")
+    assert rounds[-1]["accuracy"] > 0.8, "it learns"
+    fits = rows(tmp_path, kind="span", name="fit")
+    assert {(row["device"], row["round"]) for row in fits} == {(f"pi-{n}", r) for n in range(2) for r in (1, 2)}
+    assert pareto([str(tmp_path / "results")]) == 0
+    assert "E=2, C=2, tau=none" in capsys.readouterr().out
+    assert report([str(tmp_path / "results")]) == 0

@@ -25,7 +25,7 @@ from analysis.pareto import main as pareto
 from analysis.report import main as report
 from profiler.records import Row, read_lines
 from tests.fixtures.environments import ROOT
-from tests.interop.apps import BESIDE, NEWEST, OLDEST, Federation, app_python, running_federation, started
+from tests.interop.apps import ENGINE_BESIDE, NEWEST, OLDEST, Federation, app_python, running_federation, started
 from tests.interop.flower import free_port
 
 pytestmark = [
@@ -34,11 +34,6 @@ pytestmark = [
     pytest.mark.skipif(os.environ.get("FEDMETER_INTEROP") != "full", reason="make interop"),
 ]
 
-# What the harness needs beside Flower, and the Ray that each Flower asks for.
-ENGINE_BESIDE: Mapping[str, Sequence[str]] = {
-    OLDEST: (*BESIDE, "scipy", "ray==2.51.1"),
-    NEWEST: (*BESIDE, "ray==2.55.1", "torch==2.13.0", "scikit-learn"),
-}
 OUR_OWN, ON_NODES, ON_RAY = "fedmeter", "flower", "flower-sim"
 CUTOFF_S = 0.002
 
@@ -316,7 +311,7 @@ def until_round(harness: Harness, process: subprocess.Popen[bytes]) -> Path:
     until_s = time.monotonic() + 120
     while time.monotonic() < until_s and process.poll() is None:
         for run in harness.results.glob("*"):
-            if (run / "records").exists() and rows_of(run, kind="round"):
+            if (run / "records" / "harness.jsonl").exists() and rows_of(run, kind="round"):
                 return run
         time.sleep(0.1)
     raise AssertionError((harness.folder / "harness.log").read_text()[-3000:])
@@ -364,13 +359,19 @@ def test_an_interrupted_run_ends_all_and_goes_on_where_it_was(tmp_path: Path) ->
     assert done < 120
 
 
+def is_supernode(command: Sequence[str], device: str) -> bool:
+    """Not its supervisor, whose command has all of its own in it."""
+    has_name = any(word.endswith("/flower-supernode") for word in command[:3])
+    return has_name and f'device="{device}"' in command
+
+
 def test_a_supernode_that_is_killed_is_started_again(tmp_path: Path) -> None:
     if sys.platform != "linux":
         pytest.skip("processes are found by /proc")
     harness = Harness(python_of(NEWEST), tmp_path)
     with harness.running("--engine", ON_NODES, "--rounds", 6) as process:
         run = until_round(harness, process)
-        [victim] = [one for one in below(process) if one.name() == "flower-supernode" and "slow" in str(one.cmdline())]
+        [victim] = [one for one in below(process) if is_supernode(one.cmdline(), "slow")]
         victim.kill()
         assert process.wait(300) == 1, "finished, with failures listed"
     assert {row["device"] for row in rows_of(run, kind="failure")} == {"slow"}
