@@ -29,7 +29,7 @@ demo: $(VENV)/.demo
 
 # What measures times or fills the machine runs by itself, after the rest.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 -m "not serial"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not serial"
 	$(BIN)/python -m pytest -m serial
 
 # Flower 1.8.0, 1.32.1 and 1.42.0 from the package index, each way, with TLS and without; its apps on 1.24.0 and 1.42.0, on
@@ -58,7 +58,7 @@ wheel: $(VENV)/.demo
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 coverage: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 -m "not serial" --cov
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not serial" --cov
 	$(BIN)/python -m pytest -m serial --cov --cov-append
 	$(BIN)/python -m coverage report
 

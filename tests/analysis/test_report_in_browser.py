@@ -11,7 +11,6 @@ from analysis.report import main
 from tests.fixtures.chromium import Page, browser
 from tests.fixtures.timed_rounds import e_tasks, write_timed
 
-pytestmark = pytest.mark.serial
 TABLE = "configurations-0"
 CELLS = "Array.from(document.querySelectorAll('#{table} tbody tr'), row => row.cells[{column}].textContent)"
 SHOWN = f"Array.from(document.querySelectorAll('#{TABLE} tbody tr')).filter(row => row.offsetHeight > 0).length"

@@ -32,8 +32,6 @@ from tests.fixtures.containers import usable_image
 from tests.fixtures.sshd import Sshd, running_sshd
 from tests.harness.running import wait_until
 
-pytestmark = pytest.mark.serial
-
 T = TypeVar("T")
 
 LAUNCHERS = ["local", "simulated", "ssh", "adb", "container"]

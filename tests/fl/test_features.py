@@ -85,7 +85,6 @@ assert cached(Path(sys.argv[1]), (3, 4), make).sum() == 12
 """
 
 
-@pytest.mark.serial
 def test_of_several_processes_one_computes(tmp_path: Path) -> None:
     log = tmp_path / "log"
     processes = [

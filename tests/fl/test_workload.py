@@ -61,14 +61,12 @@ def test_a_wrong_option_of_a_command_line_ends_it(caplog: pytest.LogCaptureFixtu
     assert "KEY=VALUE" in caplog.text
 
 
-@pytest.mark.serial
 def test_a_client_of_a_command_line_trains_the_model_of_its_options() -> None:
     words = ("--meter", "none", "--workload-option", "hidden=5")
     answer, _ = fit_of_a_process(load_workload("digits", hidden=5), {}, *words)
     assert [array.shape for array in answer.result.parameters.arrays] == [(5, 64), (5,), (10, 5), (10,)]
 
 
-@pytest.mark.serial
 def test_counters_and_running_statistics_travel_over_a_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

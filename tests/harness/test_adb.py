@@ -29,8 +29,6 @@ from profiler.errors import DeviceError, PreconditionError
 from tests.fixtures.adb_server import APP, USB_SERIAL, WIFI_SERIAL, AdbServer, Phone, phone_options, running_adb
 from tests.harness.running import REPOSITORY, wait_until
 
-pytestmark = pytest.mark.serial
-
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AdbServer]:

@@ -235,7 +235,6 @@ def test_many_devices_with_training_are_refused(folder: Path, capsys: pytest.Cap
     assert "1200000 devices; at most 10000 take part one by one" in capsys.readouterr().err
 
 
-@pytest.mark.serial
 def test_with_and_without_training_cost_the_same(folder: Path) -> None:
     """Without jitter to the last digit: the same arithmetic, once step by step and once in columns."""
     profile = """name = "Calm"

@@ -25,7 +25,7 @@ from harness.launchers.remote import RemoteCommand
 from tests.fixtures.sshd import bare_environment
 from tests.harness.running import wait_until
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.timeout(60)]
 
 SLEEPER = "import sys, time; print('up', file=sys.stderr, flush=True); time.sleep(60)"
 ESCAPER = f"import subprocess, sys; subprocess.Popen([sys.executable, '-S', '-c', {SLEEPER!r}], start_new_session=True)"

@@ -104,7 +104,6 @@ def test_who_is_missing_is_said_again_and_again_until_it_has_joined(
     assert len(caplog.records) == n_said
 
 
-@pytest.mark.serial
 @pytest.mark.timeout(150)
 def test_a_colleagues_client_joins_by_the_command_that_was_printed(tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
@@ -137,7 +136,6 @@ def test_a_colleagues_client_joins_by_the_command_that_was_printed(tmp_path: Pat
     assert (facts["launcher"], facts["processor"]) == ("external", "pi5")
 
 
-@pytest.mark.serial
 @pytest.mark.timeout(100)
 def test_a_client_that_nobody_starts_is_named_when_time_is_up(tmp_path: Path) -> None:
     bench = Bench(tmp_path)

@@ -71,7 +71,6 @@ def test_a_fleet_that_there_is_stays_the_only_one(tmp_path: Path) -> None:
 
 
 @needs_cryptography
-@pytest.mark.serial
 @pytest.mark.timeout(170)
 def test_what_it_writes_runs_in_private(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
@@ -118,7 +117,6 @@ def sshd() -> Iterator[Sshd]:
         yield server
 
 
-@pytest.mark.serial
 def test_a_host_that_answers_takes_part_and_one_that_does_not_is_a_comment(sshd: Sshd) -> None:
     keys = {"id": "there", "launcher": "ssh", "processor": "cpu", **sshd.options}
     good = Entry("[[device]]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in keys.items()))

@@ -25,7 +25,6 @@ def device(**options: object) -> DeviceSpec:
 
 
 @linux
-@pytest.mark.serial
 def test_a_client_that_takes_too_much_memory_is_ended_and_its_log_says_why(tmp_path: Path) -> None:
     """32 MB: an interpreter with numpy and grpc needs more than that to start."""
     launcher = LocalLauncher(tmp_path)
@@ -40,7 +39,6 @@ def test_a_client_that_takes_too_much_memory_is_ended_and_its_log_says_why(tmp_p
 
 
 @linux
-@pytest.mark.serial
 def test_chosen_cores_come_before_the_placement(tmp_path: Path) -> None:
     launcher = LocalLauncher(tmp_path)
     last = usable_cores()[-1]

@@ -139,7 +139,6 @@ def test_plain_text_to_others_is_refused_before_anything_is_made(
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.serial
 @pytest.mark.timeout(120)
 @needs_entry_point
 @needs_cryptography

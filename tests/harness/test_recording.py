@@ -115,7 +115,6 @@ fl.start_server(
 """
 
 
-@pytest.mark.serial
 @pytest.mark.timeout(90)
 def test_after_a_killed_server_the_next_one_goes_on_in_its_folder_and_counts_nothing_twice(tmp_path: Path) -> None:
     address = free_address()

@@ -13,7 +13,7 @@ import pytest
 from profiler.records import Row
 from tests.harness.running import REPOSITORY, Bench, finish, wait_until
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.timeout(120)]
 
 FLEET = """name = "many"
 [relaunch]

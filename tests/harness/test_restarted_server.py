@@ -14,7 +14,7 @@ from profiler.records import Row
 from tests.harness.running import Bench, environment, finish, module
 from tests.harness.test_private_fleet import FOREIGN, _free_port, needs_entry_point
 
-pytestmark = [pytest.mark.serial, needs_entry_point]
+pytestmark = [needs_entry_point]
 
 # The command, which kills itself the first time that it comes to this function.
 KILLED = """import os, signal, sys

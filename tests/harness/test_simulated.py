@@ -15,8 +15,6 @@ from harness.run import main
 from profiler.records import Row, read_lines
 from tests.harness.running import environment, finish, module, wait_until
 
-pytestmark = pytest.mark.serial
-
 PROFILE = """name = "Toy {idle_w} W"
 [power]
 idle_w = {idle_w}

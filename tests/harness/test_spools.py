@@ -14,7 +14,7 @@ from profiler.records import Row
 from tests.fixtures.sshd import Sshd, running_sshd
 from tests.harness.running import REPOSITORY, Bench, finish
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.timeout(120)]
 
 # The client of one device kills itself when it has trained in round 2, once; its reply is never handed over.
 ENDS_BEFORE_IT_REPLIES = """import os, signal, sys

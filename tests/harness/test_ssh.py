@@ -30,7 +30,7 @@ from profiler.errors import DeviceError, PreconditionError
 from tests.fixtures.sshd import Sshd, bare_environment, running_sshd
 from tests.harness.running import wait_until
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.timeout(120)]
 
 NOWHERE = JoinSpec("127.0.0.1:9", "digits", Partition(shards=4))
 

@@ -14,8 +14,6 @@ from tests.harness import test_cost_only
 from tests.harness.running import environment, module, wait_until
 from tests.harness.test_simulated import records, run, without_wall_times, write
 
-pytestmark = pytest.mark.serial
-
 
 def follow(folder: Path, *arguments: object) -> dict[str, Any]:
     """Runs the command with a page, and looks at it until the run is over: its last state."""

@@ -17,8 +17,6 @@ from tests.fixtures.chromium import Page, browser
 from tests.harness.live.boards import make_board, told_board
 from tests.harness.running import Bench, wait_until
 
-pytestmark = pytest.mark.serial
-
 
 @pytest.fixture
 def page() -> Iterator[Page]:

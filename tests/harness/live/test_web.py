@@ -155,7 +155,6 @@ def fuzzed() -> Iterator[int]:
         yield port
 
 
-@pytest.mark.serial
 def test_no_more_than_so_many_connections_and_slow_ones_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "HEAD_TIMEOUT_S", 1.0)
     with serving() as port, contextlib.ExitStack() as held:
@@ -166,7 +165,6 @@ def test_no_more_than_so_many_connections_and_slow_ones_are_let_go(monkeypatch: 
         assert wait_until(lambda: get(port, "/state")[0].status == 200)
 
 
-@pytest.mark.serial
 def test_a_reader_that_does_not_read_is_cut_off_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "WRITE_TIMEOUT_S", 1.0)
     listener = listen("127.0.0.1:0")
