@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+from pathlib import Path
 
 import pytest
 
 from fl.clock_watch import SET_KEY
+from harness.init import init
 from profiler.records import Row
 from tests.fixtures.set_clock import SettableClock
 from tests.fixtures.sshd import running_sshd
@@ -20,7 +22,7 @@ EXPERIMENT = 'name = "e"\nworkload = "linear"\nrounds = 6\nidle_s = 0.5\n[sweep]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, str]]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, str]:
     """A run that has ended with exit code 0, and what it said."""
     bench = Bench(tmp_path_factory.mktemp("clock"))
     with running_sshd() as sshd:
@@ -37,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, str]]
             _, said = process.communicate(timeout=120)
             assert process.returncode == 0, said
             assert not sshd.left_behind()
-        yield bench, said
+    return bench, said
 
 
 def of_there(bench: Bench, name: str) -> list[Row]:
@@ -76,3 +78,40 @@ def test_joules_are_as_before(run: tuple[Bench, str]) -> None:
     before = watts[0]
     assert all(before / 4 < power_w < 4 * before for power_w in watts[1:]), watts
     assert all(row["energy_coverage"] > 0.9 for row in of_there(bench, "fit"))
+
+
+def test_a_date_after_its_certificates_keeps_it_out_with_the_reason_until_it_is_set_right(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    init(tmp_path / "keys", [], 30, [])
+    bench = Bench(tmp_path)
+    with running_sshd() as sshd:
+        clock = SettableClock(sshd.folder, sshd.python)
+        options = sshd.options | {"python": str(clock.python), "meter": "none", "reconnect_s": 30}
+        there = device_entry(id="there", launcher="ssh", processor="board", **options)
+        head = (
+            'name = "clocks"\n[server]\ntls = "keys"\n[relaunch]\nattempts = 50\npause_s = 0.2\nlongest_pause_s = 1\n'
+        )
+        (tmp_path / "fleet.toml").write_text(head + device_entry(id="here", processor="cpu") + there)
+        (tmp_path / "experiment.toml").write_text(
+            'name = "e"\nworkload = "linear"\nrounds = 2000\nidle_s = 0\nmin_clients = 1\n[sweep]\nepochs = [1000]\n'
+        )
+        with bench.running() as process:
+
+            def answered(after: int) -> bool:
+                return any(row["n_results"] == 2 for row in bench.records("round")[after:])
+
+            def refused() -> bool:
+                found = [row for row in bench.records("failure") if row["phase"] == "join"]
+                return any("expired" in f"{row['reason']} {row.get('detail')}" for row in found)
+
+            wait_until(lambda: answered(0))
+            clock.set_ahead(31 * DAY_S)
+            sshd.cut()
+            wait_until(refused)
+            clock.set_ahead(0)
+            n_rounds = len(bench.records("round"))
+            wait_until(lambda: answered(n_rounds))
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+            assert process.returncode == 130, said
+        assert not sshd.left_behind()
