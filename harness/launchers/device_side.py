@@ -181,7 +181,7 @@ def supervise(request: Request) -> None:
     Its secrets are in files of a folder that only its user can read, which is gone when it ends.
     """
     folder, spool = request["folder"], request.get("spool")
-    before = left_spool(spool)
+    before = left_spool(spool, request.get("now_s"))
     sweep(folder, ".run-")
     own = tempfile.mkdtemp(prefix=".run-{}-".format(os.getpid()), dir=folder)
     orders = queue.SimpleQueue()  # type: queue.SimpleQueue[str]
@@ -201,8 +201,12 @@ def supervise(request: Request) -> None:
     os._exit(0)  # an orderly end would wait for the thread that reads stdin, and fail
 
 
-def left_spool(path: "Optional[str]") -> bytes:
-    """What an earlier client could not send; the place for the next one's, where those of long ago are removed."""
+def left_spool(path: "Optional[str]", now_s: "Optional[float]") -> bytes:
+    """What an earlier client could not send; the place for the next one's, where those of long ago are removed.
+
+    Of long ago by this clock and by that of whoever asks (`now_s`): this one may have been set since.
+    """
+    earlier_s = time.time() if now_s is None else min(now_s, time.time())
     if path is None:
         return b""
     folder = os.path.dirname(path)
@@ -210,7 +214,7 @@ def left_spool(path: "Optional[str]") -> bytes:
     before = take_file(path)
     for name in os.listdir(folder):
         with contextlib.suppress(OSError):
-            if time.time() - os.path.getmtime(os.path.join(folder, name)) > KEPT_S:
+            if earlier_s - os.path.getmtime(os.path.join(folder, name)) > KEPT_S:
                 os.unlink(os.path.join(folder, name))
     return before
 

@@ -227,6 +227,7 @@ class RemoteSession(ThreadedSession):
             "files": self._secrets(),
             "files_variable": FOLDER_VARIABLE,
             "patience_s": PATIENCE_S,
+            "now_s": time.time(),
             "spool": spool,
         }
 

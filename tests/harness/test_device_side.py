@@ -158,6 +158,18 @@ def test_spools_of_long_ago_are_removed(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "spools").iterdir()] == ["run.new"]
 
 
+def test_a_clock_that_was_set_ahead_makes_no_spool_old(tmp_path: Path) -> None:
+    (tmp_path / "spools").mkdir()
+    written_s = time.time() - 30 * 86400  # by a clock that was set ahead by a month since
+    (tmp_path / "spools" / "run.new").write_bytes(b"of another run\n")
+    os.utime(tmp_path / "spools" / "run.new", (written_s, written_s))
+    request = supervise(tmp_path, "", spool=str(tmp_path / "spools" / "run.a")) | {"now_s": written_s + 60}
+    with asked(request) as (running, _):
+        assert running.receive(10.0)
+        assert running.receive(10.0) == {"ended": 0}
+    assert [path.name for path in (tmp_path / "spools").iterdir()] == ["run.new"]
+
+
 def test_children_that_leave_the_group_end_too(tmp_path: Path) -> None:
     with asked(supervise(tmp_path, ESCAPER)) as (running, _):
         assert running.receive(10.0)

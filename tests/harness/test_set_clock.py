@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ EXPERIMENT = 'name = "e"\nworkload = "linear"\nrounds = 6\nidle_s = 0.5\n[sweep]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, str]]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, str]:
     """A run that has ended with exit code 0, and what it said."""
     bench = Bench(tmp_path_factory.mktemp("clock"))
     with running_sshd() as sshd:
@@ -40,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, str]]
             _, said = process.communicate(timeout=120)
             assert process.returncode == 0, said
             assert not sshd.left_behind()
-    yield bench, said
+    return bench, said
 
 
 def of_there(bench: Bench, name: str) -> list[Row]:
