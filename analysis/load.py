@@ -126,7 +126,7 @@ def _plain(column: pd.Series[Any]) -> list[object]:
 
 
 def _open_runs(paths: Sequence[Path]) -> list[Run]:
-    runs = [_open_run(folder) for folder in _run_folders(paths)]
+    runs = sorted((_open_run(folder) for folder in _run_folders(paths)), key=lambda run: run.run_id)
     _refuse_copies(runs)
     return runs
 
