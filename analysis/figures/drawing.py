@@ -41,6 +41,8 @@ _DPI = 130
 _RC: dict[Any, Any] = {
     "svg.hashsalt": "fedmeter",
     "svg.fonttype": "none",
+    # What matplotlib measures text with comes first: a browser would lay out an SVG with whatever is named before it.
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
     "font.size": 9.0,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
