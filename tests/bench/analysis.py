@@ -1,4 +1,4 @@
-"""Fronts, cutoffs and the report of large results: time, and the memory of the command with all processes that it starts."""
+"""Fronts, cutoffs and the report of large results: time, and memory of the command with all that it starts."""
 
 from __future__ import annotations
 
