@@ -5,6 +5,7 @@ The mean may hide that a cutoff made the model worse for the clients that it cut
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -56,10 +57,10 @@ def _last_round(results: Results) -> dict[tuple[str, str], dict[str, float]]:
 
 
 def _by_processor(spans: Iterable[Row]) -> dict[str, float]:
-    sums: defaultdict[str, float] = defaultdict(float)
-    examples: defaultdict[str, float] = defaultdict(float)
+    parts: defaultdict[str, list[float]] = defaultdict(list)
+    examples: defaultdict[str, int] = defaultdict(int)
     for span in spans:
         weight = span["examples"] or 1
-        sums[span["processor"]] += weight * span["accuracy"]
+        parts[span["processor"]].append(weight * span["accuracy"])
         examples[span["processor"]] += weight
-    return {processor: sums[processor] / examples[processor] for processor in sums}
+    return {processor: math.fsum(own) / examples[processor] for processor, own in parts.items()}

@@ -60,8 +60,17 @@ def load(paths: Sequence[Path], spans: SpanSelection = ALL_SPANS) -> Results:
     Of the spans only the selected ones and their selected columns are kept, so that ten million of them fit into
     memory. A run's derived tables are read instead of its records where they were made of just these records.
     """
-    runs = _open_runs(paths)
-    return _results(runs, [tables.read(run.path, spans) or read_run(run, spans) for run in runs], spans)
+    return load_each(paths, [spans])[0]
+
+
+def load_each(paths: Sequence[Path], selections: Sequence[SpanSelection]) -> list[Results]:
+    """`load` for several selections in one reading. The first must have all spans and columns of the others."""
+    runs, widest = _open_runs(paths), selections[0]
+    read = [tables.read(run.path, widest) or read_run(run, widest) for run in runs]
+    made = [_results(runs, read, selection) for selection in selections]
+    for one in read:
+        one.spans = SpansInMemory()  # what is not kept must not stay in memory
+    return made
 
 
 def _results(runs: list[Run], read: Sequence[RunRecords], spans: SpanSelection) -> Results:
@@ -75,8 +84,6 @@ def _results(runs: list[Run], read: Sequence[RunRecords], spans: SpanSelection) 
         )
     span_tables, thinning = thinned([one.spans for one in read], spans)
     warnings += thinning
-    for one in read:
-        one.spans = SpansInMemory()  # what is not kept must not stay in memory
     return Results(
         runs=runs,
         tasks=_frame("task", [row for one in read for row in one.tasks]),
@@ -126,7 +133,7 @@ def _plain(column: pd.Series[Any]) -> list[object]:
 
 
 def _open_runs(paths: Sequence[Path]) -> list[Run]:
-    runs = [_open_run(folder) for folder in _run_folders(paths)]
+    runs = sorted((_open_run(folder) for folder in _run_folders(paths)), key=lambda run: run.run_id)
     _refuse_copies(runs)
     return runs
 

@@ -39,7 +39,8 @@ class PageSpans:
                 sums, n_pending = [_summed(pd.concat(sums))], 0
         if not sums:
             return cls(pd.DataFrame(columns=[*_KEYS, *_SUMS]), pd.DataFrame())
-        return cls(_summed(pd.concat(sums)), pd.concat(drawn, ignore_index=True))
+        filled = [part for part in drawn if len(part)] or drawn[:1]  # pandas 2 warns of empty ones
+        return cls(_summed(pd.concat(sums)), pd.concat(filled, ignore_index=True))
 
 
 def _counted(batch: pd.DataFrame) -> pd.DataFrame:

@@ -83,6 +83,7 @@ def _work(results: Results) -> defaultdict[_Key, _Work]:
     done, planned = (fits[name].to_numpy("float64", na_value=math.nan) for name in ("steps_done", "steps_planned"))
     known = ~np.isnan(done) & (planned > 0)
     told = fits.loc[known, ["run_id", "task", "round"]].assign(fraction=done[known] / planned[known])
+    told = told.sort_values("fraction")  # so that no sum depends on the order of records
     of_rounds = told.groupby(["run_id", "task", "round"], observed=True)["fraction"].agg(["sum", "size"])
     grouped: defaultdict[_Key, _Work] = defaultdict(_Work)
     for (run_id, task, round_), total, size in zip(of_rounds.index, of_rounds["sum"], of_rounds["size"], strict=True):

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from analysis.parquet import DERIVED_COLUMNS, table_schema
 from profiler.records import KINDS
@@ -87,8 +88,8 @@ PAGE_SPANS = SpanSelection(
 class SpanSource(Protocol):
     """The selected spans of a run, wherever they are."""
 
-    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """All of them, a batch at a time, with some of the selected columns; as often as wanted."""
+    def tables(self, columns: Sequence[str], names: frozenset[str] | None = None) -> Iterator[pa.Table]:
+        """All, or those of some names, a batch at a time, with some of the selected columns; as often as wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,13 @@ class SpansInMemory:
 
     read: Sequence[pa.Table] = ()
 
-    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        return (table.select(columns) for table in self.read)
+    def tables(self, columns: Sequence[str], names: frozenset[str] | None = None) -> Iterator[pa.Table]:
+        return (of_names(table, names).select(columns) for table in self.read)
+
+
+def of_names(table: pa.Table, names: frozenset[str] | None) -> pa.Table:
+    """The spans of these names alone; None means all."""
+    return table if names is None else table.filter(pc.is_in(table["name"], pa.array(sorted(names))))
 
 
 Counting = Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]

@@ -12,14 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from analysis.files import appearing
 from analysis.idle import IdlePower
 from analysis.parquet import as_rows, as_table, table_schema
 from analysis.run_records import Run, RunRecords, stream_spans
-from analysis.spans import ALL_SPANS, REPEATED, SpanSelection
+from analysis.spans import ALL_SPANS, REPEATED, SpanSelection, of_names
 from profiler.errors import ResultsError
 from profiler.records import SCHEMA_VERSION
 
@@ -117,19 +116,16 @@ class SpansOnDisk:
     path: Path
     selection: SpanSelection
 
-    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+    def tables(self, columns: Sequence[str], names: frozenset[str] | None = None) -> Iterator[pa.Table]:
         """Raises ResultsError where the file is damaged."""
         if not columns:
             return
-        names = self.selection.names
+        names = self.selection.names if names is None else names
         read = [*columns, *({"name"} - set(columns) if names is not None else ())]
         try:
             with pq.ParquetFile(self.path, read_dictionary=[name for name in REPEATED if name in read]) as file:
                 for batch in file.iter_batches(_BATCH_ROWS, columns=read):
-                    table = pa.table(batch)
-                    if names is not None:
-                        table = table.filter(pc.is_in(table["name"], pa.array(sorted(names))))
-                    if len(table):
+                    if len(table := of_names(pa.table(batch), names)):
                         yield table.select(list(columns))
         except (pa.ArrowException, OSError) as error:
             raise ResultsError(

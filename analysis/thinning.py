@@ -26,10 +26,10 @@ def thinned(sources: Sequence[SpanSource], selection: SpanSelection) -> tuple[li
 
     Rounds k, 2k, ... of every task are kept, at least one of each, and spans outside rounds. Of fewer fits all are.
     """
-    tables = (table for source in sources for table in source.tables(selection.kept))
+    tables = (table for source in sources for table in source.tables(selection.kept, selection.names))
     if selection.max_calls is None:
         return list(tables), []
-    n_calls, shortest = _count(table for source in sources for table in source.tables(_COUNTED))
+    n_calls, shortest = _count(table for source in sources for table in source.tables(_COUNTED, frozenset({"fit"})))
     every = min(math.ceil(n_calls / selection.max_calls), shortest)
     if every <= 1:
         return list(tables), []

@@ -284,18 +284,18 @@ class _Calls:
 
     @classmethod
     def of(cls, spans: Iterable[Row]) -> _Calls:
-        comms_s: defaultdict[_CallKey, float] = defaultdict(float)
-        beside_j: defaultdict[_CallKey, float] = defaultdict(float)
+        comms_s: defaultdict[_CallKey, list[float]] = defaultdict(list)
+        beside_j: defaultdict[_CallKey, list[float]] = defaultdict(list)
         seen: defaultdict[_CallKey, set[str]] = defaultdict(set)
         for span in spans:
             call = _call(span)
             if span["name"] in COMMUNICATION:
-                comms_s[call] += span["duration_s"]
+                comms_s[call].append(span["duration_s"])
             if span["name"] in BESIDE and span["energy_j"] is not None:
-                beside_j[call] += span["energy_j"]
+                beside_j[call].append(span["energy_j"])
                 seen[call].add(span["name"])
-        whole = {call: joules for call, joules in beside_j.items() if seen[call] >= set(BESIDE)}
-        return cls(comms_s, whole)
+        whole = {call: math.fsum(joules) for call, joules in beside_j.items() if seen[call] >= set(BESIDE)}
+        return cls({call: math.fsum(parts_s) for call, parts_s in comms_s.items()}, whole)
 
 
 def _step_ends(span: Row) -> Values | None:

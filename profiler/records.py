@@ -395,7 +395,7 @@ def encode_line(row: Mapping[str, Any]) -> bytes:
 def decode_line(line: bytes) -> Row:
     """The inverse of `encode_line`. Raises ValueError."""
     if len(line) > MAX_LINE_BYTES:
-        raise ValueError(f"line of {len(line)} bytes; at most {MAX_LINE_BYTES} are read")
+        raise ValueError(f"a line of more than {MAX_LINE_BYTES} bytes")
     try:
         row = json.loads(line, parse_constant=_refuse_constant)
     except RecursionError:

@@ -23,7 +23,7 @@ from matplotlib.patches import Patch
 
 from analysis.figures import choice
 from analysis.files import write_atomically
-from analysis.load import SIMULATED, Results, each_batch, load
+from analysis.load import SIMULATED, Results, each_batch, load_each
 from analysis.page_spans import PageSpans
 from analysis.spans import FIT_CALLS, FIT_WORK, PAGE_SPANS
 from analysis.words import TIME_PROVENANCE
@@ -41,6 +41,8 @@ _DPI = 130
 _RC: dict[Any, Any] = {
     "svg.hashsalt": "fedmeter",
     "svg.fonttype": "none",
+    # What matplotlib measures text with comes first: a browser would lay out an SVG with whatever is named before it.
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
     "font.size": 9.0,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
@@ -82,8 +84,7 @@ class Material:
     @classmethod
     def of(cls, paths: Sequence[Path], calibrations: Sequence[Path] = ()) -> Material:
         """Load it, so that ten million spans fit into memory. Raises ResultsError as `analysis.load.load`."""
-        fits = load(paths, FIT_CALLS)
-        results = load(paths, FIT_WORK)
+        fits, results = load_each(paths, [FIT_CALLS, FIT_WORK])
         spans = PageSpans.of(each_batch(results, PAGE_SPANS), choice.drawn_rounds(results))
         return cls(results, fits, spans, tuple(calibrations))
 

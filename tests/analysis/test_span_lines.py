@@ -108,7 +108,7 @@ def test_lines_that_are_no_span(text: str) -> None:
 def test_a_line_that_is_too_long_is_refused_though_it_is_a_span() -> None:
     line = json.dumps({**SPAN, "status": "x" * MAX_LINE_BYTES}).encode()
     assert told_fast(line) == told(line)
-    assert "bytes; at most" in told(line)[1]
+    assert told(line)[1].startswith("a line of more than")
 
 
 # Columns
