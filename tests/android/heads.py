@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fl.messages import Array
+from tests.fixtures.threads import one_thread
 
 STEPS, BATCH, LR = 100, 32, 0.01
 INPUTS, HIDDEN, CLASSES = 1280, 256, 31  # of office31-mobilenetv2
@@ -61,15 +62,16 @@ def by_torch(course: Course, batches: Sequence[Array], mu: float = 0.0) -> tuple
     optimizer = torch.optim.SGD(head.parameters(), lr=LR, momentum=0.9)
     starts = [torch.from_numpy(array) for array in course.weights]
     losses = []
-    for batch in batches:
-        logits = head(torch.from_numpy(course.features[batch]))
-        loss = nn.functional.cross_entropy(logits, torch.from_numpy(course.labels[batch]))
-        losses.append(loss.item())
-        for parameter, start in zip(head.parameters(), starts, strict=True):
-            loss = loss + mu / 2 * ((parameter - start) ** 2).sum()
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+    with one_thread():
+        for batch in batches:
+            logits = head(torch.from_numpy(course.features[batch]))
+            loss = nn.functional.cross_entropy(logits, torch.from_numpy(course.labels[batch]))
+            losses.append(loss.item())
+            for parameter, start in zip(head.parameters(), starts, strict=True):
+                loss = loss + mu / 2 * ((parameter - start) ** 2).sum()
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
     return [parameter.detach().numpy() for parameter in head.parameters()], losses
 
 
