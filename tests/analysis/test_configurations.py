@@ -71,6 +71,16 @@ def test_labels_name_what_differs_and_are_unique(tmp_path: Path) -> None:
     assert len({point.label for point in twins}) == 2
 
 
+def test_runs_of_two_engines_are_two_configurations(tmp_path: Path) -> None:
+    made = points_of(
+        tmp_path, [Task("a"), Task("b", extra={"engine": "flower"}), Task("c", extra={"engine": "flower"})]
+    )
+    assert {(point.label, point.n) for point in made} == {
+        ("E=1, C=2, tau=none, engine=fedmeter", 1),
+        ("E=1, C=2, tau=none, engine=flower", 2),
+    }
+
+
 def test_labels_hold_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
     made = points_of(tmp_path, [Task("a", processors={"\x1b[2Jx": 1}), Task("b", processors={"y": 1})])
     assert all(point.label.isprintable() for point in made)

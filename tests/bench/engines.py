@@ -42,16 +42,16 @@ def flower_engines() -> list[Figure]:
         return [Figure(f"beside {REQUIREMENT}: {error}", "", [float("nan")])]
     figures = []
     for model, options in MODELS.items():
-        (ours, our_mb), *others = [_run(python, engine, options) for engine in ENGINES]
-        for engine, (its, its_mb) in zip(ENGINES[1:], others, strict=True):
+        (ours, our_gb), *others = [_run(python, engine, options) for engine in ENGINES]
+        for engine, (its, its_gb) in zip(ENGINES[1:], others, strict=True):
             what = f"two devices, model of {model}"
             figures.append(Figure(f"{what}: a round", "s", [ours], f"{REQUIREMENT} {engine}", [its]))
-            figures.append(Figure(f"{what}: memory", "MB", [our_mb], f"{REQUIREMENT} {engine}", [its_mb]))
+            figures.append(Figure(f"{what}: memory", "GB", [our_gb], f"{REQUIREMENT} {engine}", [its_gb]))
     return figures
 
 
 def _run(python: Path, engine: str, options: str) -> tuple[float, float]:
-    """Seconds a round, the server's own work included, and MB of all processes at their most."""
+    """Seconds a round, the server's own work included, and GB of all processes at their most."""
     with tempfile.TemporaryDirectory(prefix="fm-") as name:
         folder = Path(name)
         (folder / "fleet.toml").write_text(_FLEET)
@@ -64,7 +64,7 @@ def _run(python: Path, engine: str, options: str) -> tuple[float, float]:
             stdout=subprocess.DEVNULL,
         )
         try:
-            peak_mb = _peak_mb(process)
+            peak_gb = _peak_gb(process)
         finally:
             process.terminate()
             process.wait()
@@ -72,17 +72,17 @@ def _run(python: Path, engine: str, options: str) -> tuple[float, float]:
         if json.loads((run / "end.json").read_text())["status"] != "completed":
             raise RuntimeError(f"{engine}: the run has failures")
         rounds = [row for row in read_lines(run / "records" / "harness.jsonl") if row["kind"] == "round"]
-        return statistics.median(row["time_s"] + row["server_s"] for row in rounds[1:]), peak_mb
+        return statistics.median(row["time_s"] + row["server_s"] for row in rounds[1:]), peak_gb
 
 
-def _peak_mb(process: subprocess.Popen[bytes]) -> float:
+def _peak_gb(process: subprocess.Popen[bytes]) -> float:
     peak_bytes, until_s = 0, time.monotonic() + TIMEOUT_S
     while process.poll() is None:
         if time.monotonic() > until_s:
             raise TimeoutError(f"no end within {TIMEOUT_S:g} s")
         peak_bytes = max(peak_bytes, _pss_bytes(process.pid))
         time.sleep(_POLL_S)
-    return peak_bytes / 1e6
+    return peak_bytes / 1e9
 
 
 def _pss_bytes(pid: int) -> int:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from harness.device import DeviceSpec
 from harness.launcher import log_tail, signal_name
+from harness.launchers import local
 from harness.launchers.limits import usable_cores
 from harness.launchers.local import Cores, LocalLauncher
+from harness.launchers.subtree import tethered_subtree
+from harness.quota import DutyCycle
 from harness.spec import Table
 from profiler.errors import DeviceError, SpecError
 from tests.contract.test_launcher import join
@@ -82,3 +87,42 @@ def test_cores_bound_what_a_client_can_use() -> None:
 def test_limits_are_checked(options: dict[str, object]) -> None:
     with pytest.raises(SpecError):
         device(**options)
+
+
+PROGRAM = """
+import os, subprocess, sys, time
+print("told", os.environ["FLWR_HOME"], os.environ["OMP_NUM_THREADS"], flush=True)
+subprocess.run([sys.executable, "-c", "import os, time; print('below', os.getpid(), flush=True); time.sleep(600)"])
+"""
+
+
+@linux
+@pytest.mark.serial
+def test_another_program_has_its_limits_on_all_below_it_and_ends_with_it(tmp_path: Path) -> None:
+    launcher = LocalLauncher(tmp_path)
+    command = tethered_subtree([sys.executable, "-c", PROGRAM])
+    chosen = usable_cores()[0]
+    told = replace(join(1), command=lambda _: command, environment={"FLWR_HOME": "/somewhere"})
+    session = launcher.start(device(cores=[chosen], threads=3), told)
+    try:
+        until_s = time.monotonic() + 60
+        while "below" not in log_tail(session.log_path) and time.monotonic() < until_s:
+            time.sleep(0.02)
+        first, second = log_tail(session.log_path).splitlines()
+        assert first == "told /somewhere 3"
+        below = int(second.split()[1])
+        session.settle()
+        assert os.sched_getaffinity(below) == {chosen}
+    finally:
+        session.stop(3.0)
+    assert not psutil.pid_exists(below)
+
+
+@linux
+def test_a_limit_that_new_processes_would_escape_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGSTOP and the watch of memory know one process."""
+    monkeypatch.setattr(local, "limit_cpu", lambda cores, name: DutyCycle(cores))
+    launcher = LocalLauncher(tmp_path)
+    with pytest.raises(DeviceError, match="cpu_limit of a SuperNode needs a cgroup") as raised:
+        launcher.start(device(cpu_limit=0.5), replace(join(1), command=lambda _: ["false"]))
+    assert "leave out cpu_limit" in str(raised.value)

@@ -230,6 +230,7 @@ def test_what_came_later_changes_an_id_only_where_it_says_something(fleet: Fleet
     assert ids == {plain.id}, "real devices are not simulated"
     assert make_plan(fleet, experiment("[workload_options]\nhidden = 5\n"), DEFAULTS)[0].id != plain.id
     assert make_plan(fleet, experiment(""), DEFAULTS, training=False)[0].id != plain.id
+    assert make_plan(fleet, experiment(""), DEFAULTS, engine="flower")[0].id != plain.id, "it costs otherwise there"
 
 
 @pytest.mark.parametrize("name", ["table2a", "table2b", "table3", "table2a-small", "table2b-small", "table3-small"])

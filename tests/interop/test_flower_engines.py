@@ -369,7 +369,7 @@ def test_a_supernode_that_is_killed_is_started_again(tmp_path: Path) -> None:
     if sys.platform != "linux":
         pytest.skip("processes are found by /proc")
     harness = Harness(python_of(NEWEST), tmp_path)
-    with harness.running("--engine", ON_NODES, "--rounds", 6) as process:
+    with harness.running("--engine", ON_NODES, "--rounds", 3) as process:
         run = until_round(harness, process)
         [victim] = [one for one in below(process) if is_supernode(one.cmdline(), "slow")]
         victim.kill()
@@ -377,4 +377,4 @@ def test_a_supernode_that_is_killed_is_started_again(tmp_path: Path) -> None:
     assert {row["device"] for row in rows_of(run, kind="failure")} == {"slow"}
     first = tasks_of(run)[0]["task"]
     fits = rows_of(run, kind="span", name="fit")
-    assert max(row["round"] for row in fits if row["device"] == "slow" and row["task"] != first) == 6
+    assert max(row["round"] for row in fits if row["device"] == "slow" and row["task"] != first) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from harness.experiment import load_experiment
 from harness.fleet import parse_fleet
 from harness.flower import choice as choices
 from harness.flower.choice import SIMULATION, SUPERNODES, EngineChoice
+from harness.run import main
 from profiler.errors import PreconditionError, SpecError, UsageError
 
 PLAIN = '[[device]]\nid = "pi-{n}"\ncount = 2\nprocessor = "arm"\n'
@@ -122,3 +124,15 @@ def test_without_ray_too(monkeypatch: pytest.MonkeyPatch) -> None:
     ray.__spec__ = ModuleSpec("ray", None)
     monkeypatch.setitem(sys.modules, "ray", ray)
     assert carried(EngineChoice(SIMULATION), PLAIN)[0] == {"pi-0": "external", "pi-1": "external"}
+
+
+def test_the_command_says_what_is_missing_or_wrong(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["--federation", ADDRESS, "--dry-run"]) == 2
+    assert "goes with --engine flower" in capsys.readouterr().err
+    fleet = tmp_path / "fleet.toml"
+    fleet.write_text(f'name = "test"\n{PLAIN}')
+    assert main([str(fleet), "--dry-run"]) == 0
+    assert "engine" not in capsys.readouterr().out
+    if not installed_flwr():
+        assert main([str(fleet), "--engine", SUPERNODES, "--dry-run"]) == 3
+        assert "pip install 'fedmeter[flower]'" in capsys.readouterr().err
