@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fl.addresses import host_and_port
 from fl.flower.versions import installed_flwr, require_ray
 from harness.device import DeviceGroup, DeviceSpec
 from harness.experiment import ExperimentSpec
@@ -18,7 +18,6 @@ from profiler.errors import SpecError, UsageError
 
 OWN, SUPERNODES, SIMULATION = "fedmeter", "flower", "flower-sim"
 ENGINES = (OWN, SUPERNODES, SIMULATION)
-_ADDRESS = re.compile(r"[A-Za-z0-9._:\[\]-]{1,253}:[0-9]{1,5}")
 _HELD_BACK = ("cpu_limit", "memory_limit_mb", "cores")
 
 UNSEEN: Mapping[str, str] = {
@@ -46,8 +45,8 @@ class EngineChoice:
             raise UsageError(f"--engine {self.name!r:.40}: it is one of {', '.join(ENGINES)}.")
         if self.federation is not None and self.name == OWN:
             raise UsageError("--federation goes with --engine flower or flower-sim.")
-        if self.federation is not None and not _ADDRESS.fullmatch(self.federation):
-            raise UsageError(f"--federation {self.federation!r:.80} is no HOST:PORT.")
+        if self.federation is not None:
+            _check_address(self.federation)
 
     @property
     def is_flower(self) -> bool:
@@ -116,6 +115,13 @@ class EngineChoice:
         if given:
             reason = "" if self.starts_nodes else ", for it starts the processes and not we"
             raise refused(f"{', '.join(given)}{reason}", "Leave it out of the fleet file, or run on our own engine.")
+
+
+def _check_address(federation: str) -> None:
+    try:
+        host_and_port(federation)
+    except ValueError as error:
+        raise UsageError(f"--federation {federation!r:.80}: {error}.") from None
 
 
 def _awaited(group: DeviceGroup) -> DeviceGroup:

@@ -82,8 +82,9 @@ def test_our_own_engine_takes_all_and_wants_no_flower() -> None:
     [
         ("ray", None, "it is one of fedmeter, flower, flower-sim"),
         ("fedmeter", ADDRESS, "goes with --engine flower"),
-        ("flower", "somewhere", "is no HOST:PORT"),
-        ("flower", "-v:1; rm", "is no HOST:PORT"),
+        ("flower", "somewhere", "it is HOST:PORT"),
+        ("flower", "here:65536", "is no port"),
+        ("flower", "-v:1; rm", "is no port"),
     ],
 )
 def test_what_is_no_engine_or_no_address(name: str, federation: str | None, said: str) -> None:
