@@ -64,6 +64,11 @@ class Federation:
         return self._superlink.pid if self._superlink is not None and self._choice.starts_nodes else None
 
     @property
+    def _log(self) -> Path:
+        """Of the SuperLink and of what runs in it: our app, a simulation."""
+        return self._logs / "superlink.log"
+
+    @property
     def _has_own_superlink(self) -> bool:
         return self._choice.federation is None or self._choice.name == SIMULATION
 
@@ -73,6 +78,7 @@ class Federation:
         home = self._home = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
         ports = Ports.free()
         if self._has_own_superlink:
+            say(f"Flower's own log: {self._log}")
             await self._start_superlink(home, ports, join)
         else:
             ports = replace(ports, control=str(self._choice.federation))
@@ -121,8 +127,7 @@ class Federation:
         env = environment(home, self._choice.federation)
         if join.tls is not None:
             env[FOLDER_VARIABLE] = str(join.tls)
-        log_path = self._logs / "superlink.log"
-        with log_path.open("ab") as log:
+        with self._log.open("ab") as log:
             self._superlink = subprocess.Popen(
                 tethered_subtree(superlink_command(ports, is_simulated=is_simulated)),
                 stdin=subprocess.DEVNULL,
@@ -135,8 +140,8 @@ class Federation:
         while not await _is_listening(ports.control):
             if self._superlink.poll() is not None or asyncio.get_running_loop().time() > until_s:
                 raise PreconditionError(
-                    f"no SuperLink could be started; log {log_path}:\n{log_tail(log_path)}",
-                    remedy="Look into the log.",
+                    f"no SuperLink could be started; log {self._log}:\n{log_tail(self._log)}",
+                    remedy="Does 'flower-superlink --insecure' start by itself, from the same environment?",
                 )
             await asyncio.sleep(_POLL_S)
 
