@@ -49,6 +49,7 @@ _RC: dict[Any, Any] = {
     "hatch.linewidth": 0.6,
     "text.parse_math": False,  # a $ in a label is a $
 }
+_WORD_AND_NUMBER = re.compile(r"([^0-9]*)([0-9]{0,18})")
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
@@ -224,6 +225,12 @@ def thinned(values: Sequence[Any], limit: int = MAX_POINTS) -> list[int]:
 
 def shortened(text: str, limit: int = 42) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def by_number(name: str) -> tuple[tuple[str, int], ...]:
+    """The key by which device 2 comes before device 10."""
+    parts = [(word, int(digits or -1)) for word, digits in _WORD_AND_NUMBER.findall(name)]
+    return (*parts, (name, -1))  # so that 01 and 1 have an order, too
 
 
 def slug(text: str) -> str:

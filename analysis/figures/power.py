@@ -27,6 +27,7 @@ from analysis.figures.drawing import (
     PHASE_STYLE,
     Material,
     Picture,
+    by_number,
     canvas,
     line_style,
     nothing,
@@ -192,7 +193,7 @@ class _Calls:
             return cls()
         known = spans["start_ns"].notna() & spans["device"].notna() & spans["round"].notna()
         calls = spans[(spans["name"] == "call") & (spans["clock"] == "server") & known]
-        devices = sorted(set(calls["device"]))
+        devices = sorted(set(calls["device"]), key=by_number)
         every = max(1, math.ceil(calls["round"].nunique() / MAX_ROUNDS))
         kept = calls[calls["device"].isin(devices[:MAX_ROWS]) & (calls["round"] % every == 0)]
         return cls(rows(kept), every, max(0, len(devices) - MAX_ROWS))
@@ -243,7 +244,7 @@ def _draw(axes: Any, traces: Sequence[Trace], calls: Sequence[Row]) -> None:
         )
     end_s = max(float(one.edges_s[-1]) for one in traces) - origin_s
     top_w = max((float(np.nanmax(one.powers_w)) for one in traces if np.isfinite(one.powers_w).any()), default=1.0)
-    devices = sorted({row["device"] for row in calls})
+    devices = sorted({row["device"] for row in calls}, key=by_number)
     _draw_calls(axes, calls, devices, origin_s, top_w)
     axes.set(xlim=(0, end_s), ylim=(-top_w * (0.06 * len(devices) + 0.04), top_w * 1.25))
     axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= top_w * 1.25])

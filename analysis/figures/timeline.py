@@ -21,6 +21,7 @@ from analysis.figures.drawing import (
     PHASE_STYLE,
     Material,
     Picture,
+    by_number,
     canvas,
     clock_words,
     nothing,
@@ -77,7 +78,7 @@ def _panel(material: Material, shown: choice.Shown, number: int) -> _Panel | Non
     if not len(timed := _timed_calls(spans)):
         return None
     processors = spans.groupby("device")["processor"].first().fillna("")
-    devices = sorted(set(timed["device"]), key=lambda name: (processors[name], name))
+    devices = sorted(set(timed["device"]), key=lambda name: (processors[name], by_number(name)))
     kept = devices[:MAX_ROWS]
     own = rows(spans[spans["device"].isin(kept)])
     made = sorted(bars(own, int(timed["start_ns"].min())), key=lambda bar: devices.index(bar.device))

@@ -138,6 +138,11 @@ def test_replicates_are_averaged_and_simulated_copies_count_once(tmp_path: Path)
     assert line.get_ydata() == pytest.approx([0.35, 0.7])
 
 
+def test_devices_are_ordered_by_their_numbers() -> None:
+    names_ = ["10", "2", "02", "a", "pi-10", "pi-2", "pi-2b", "tx2-1", ""]
+    assert sorted(names_, key=drawing.by_number) == ["", "02", "2", "10", "a", "pi-2", "pi-2b", "pi-10", "tx2-1"]
+
+
 def test_thinning_keeps_both_ends() -> None:
     kept = drawing.thinned(range(10_000), 60)
     assert (len(kept), kept[0], kept[-1]) == (60, 0, 9999)
