@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from profiler.clock import Clock
 
 if TYPE_CHECKING:
     import grpc.aio
+
+_log = logging.getLogger("fl")
 
 
 class StreamTransport:
@@ -65,7 +68,8 @@ class StreamTransport:
                 raise
             return self._lost
         except Exception as error:  # noqa: BLE001  the boundary to gRPC: many kinds say that a stream is gone
-            return self._lost or f"the connection broke while sending: {error}"
+            _log.debug("while sending: %s", error)  # it names objects of gRPC's, not what has happened
+            return self._lost or "the connection broke while an instruction was sent"
         finally:
             self._sending = None
         return None

@@ -122,7 +122,7 @@ def test_a_model_that_it_does_not_read_ends_its_stream_but_not_the_round() -> No
     assert example.ended is grpc.StatusCode.RESOURCE_EXHAUSTED
     [told] = failures(history)
     assert told["pi"] is None
-    assert "the connection ended" in str(told["client-1"])
+    assert str(told["client-1"]).startswith(("the connection ended", "the connection broke"))  # whoever sees it first
 
 
 @pytest.mark.parametrize("leaves", [Server.farewell, Server.close], ids=["farewell", "close"])
