@@ -20,6 +20,7 @@ import grpc
 import grpc.aio
 
 from fl.admission import Access, Caller, Gate, JoinRates, Refused, told_name
+from fl.freed_memory import reuse
 from fl.grpc_proxy import GrpcProxy, StreamTransport
 from fl.introduction import ask_properties, is_alive, probe
 from fl.limits import raise_open_files
@@ -126,6 +127,7 @@ class Server:
         security = self._access.security
         self._access.check_addresses(self.address)
         raise_open_files(self._limits.clients)
+        reuse()
         options = _options(self._max_message_bytes, self._limits, self._heartbeat_s)
         server = grpc.aio.server(options=options, maximum_concurrent_rpcs=self._limits.clients)
         join = grpc.stream_stream_rpc_method_handler(self._join)
