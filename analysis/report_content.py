@@ -13,7 +13,9 @@ from analysis.figures.drawing import Material, Picture, drawn, names
 from analysis.figures.tradeoff import learnt
 from analysis.load import Results
 from analysis.pareto import Analysis, analyse
+from analysis.pareto_sentences import of_resolution
 from analysis.report_record import HOST, MAX_TABLE_ROWS, Cell, Origin, Table
+from analysis.resolution import MEASURED
 from profiler.quantities import Provenance
 from profiler.records import Row
 
@@ -100,7 +102,7 @@ def _count(n: int, what: str) -> str:
 
 
 def _workload(name: str, number: int, shown: Sequence[choice.Shown]) -> Workload:
-    analysis = analyse([one.task for one in shown])
+    analysis = analyse([one.task for one in shown], resolution=MEASURED)
     cells = [
         (
             point.label,
@@ -142,6 +144,7 @@ def _workload(name: str, number: int, shown: Sequence[choice.Shown]) -> Workload
         (
             f"Energy is {words.ENERGY_TEXT[analysis.energy]}; ± err is its expanded uncertainty, k = 2.",
             *analysis.notes,
+            *of_resolution(analysis),
             *pareto_table.missing_lines(analysis.points),
         ),
         Table.of(f"configurations-{number}", f"Configurations of {name}", columns, cells),

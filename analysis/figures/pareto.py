@@ -24,6 +24,8 @@ from analysis.figures.drawing import Material, Picture, canvas, nothing, slug, s
 from analysis.figures.labels import Box, around, places
 from analysis.files import write_atomically
 from analysis.pareto import Analysis, Front, analyse
+from analysis.pareto_sentences import of_resolution
+from analysis.resolution import MEASURED
 from profiler.quantities import Provenance
 
 _AXES = {"time_s": ("time", "s", 60.0, "min"), "energy_j": ("energy", "J", 1000.0, "kJ")}
@@ -51,7 +53,9 @@ class _Scale:
 def draw(material: Material) -> list[Picture]:
     """One picture a workload, over all its configurations; energy is gross."""
     tasks = choice.finished(material.results)
-    analyses = {workload: analyse([shown.task for shown in members]) for workload, members in tasks.items()}
+    analyses = {
+        workload: analyse([shown.task for shown in members], resolution=MEASURED) for workload, members in tasks.items()
+    }
     pictures = [_picture(workload, found) for workload, found in analyses.items() if any(f.labels for f in found.pairs)]
     if not pictures:
         raise nothing("fronts", "no configuration has an accuracy and a cost")
@@ -59,7 +63,9 @@ def draw(material: Material) -> list[Picture]:
 
 
 def _picture(workload: str, analysis: Analysis) -> Picture:
-    caption = " ".join(["The front is what no other configuration beats on both axes.", *analysis.notes[:4]])
+    caption = " ".join(
+        ["The front is what no other configuration beats on both axes.", *of_resolution(analysis), *analysis.notes[:4]]
+    )
     return Picture(f"pareto-{slug(workload)}", f"Accuracy against time and energy: {workload}", caption, plot(analysis))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis import pareto
 from analysis.figures.drawing import Material
 from analysis.hypertext import Html, element, lines, text
 from analysis.report import main
@@ -105,6 +106,17 @@ def test_json_is_one_object_with_what_the_page_says(tmp_path: Path, capsys: pyte
     assert (host["energy is"], host["idle power (W)"]) == ("rapl (counter)", 3.0)
     assert {figure["name"].split("-")[0] for figure in told["figures"]} >= {"pareto", "timeline", "power"}
     assert (tmp_path / "r.html").is_file()
+
+
+def test_its_front_is_that_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A thousandth of accuracy is no gain on twice the cost, there and here."""
+    tasks = [Task("a", 5, accuracy=0.901), Task("b", 10, accuracy=0.902, time_s=20.0, energy_j=200.0)]
+    RunFolder(tmp_path).write(tasks)
+    assert pareto.main([str(tmp_path), "--json", "-o", str(tmp_path / "analysis")]) == 0
+    front = set(json.loads(capsys.readouterr().out)["fronts"]["accuracy,time_s,energy_j"])
+    (found,) = made(tmp_path).workloads
+    assert {row[0] for row in found.table.rows if row[1] == "yes"} == front == {"E=5, C=2, tau=none"}
+    assert any(note.startswith("Compared after rounding") for note in found.notes)
 
 
 def test_no_choice_is_set_beside_one_of_the_other_clock(tmp_path: Path) -> None:
