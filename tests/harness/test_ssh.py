@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import os
 import re
+import socket
 import stat
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -27,6 +28,7 @@ from harness.launchers.ssh import SshLauncher, SshSession, private_folder
 from harness.sessions import Sessions
 from harness.spec import Table
 from profiler.errors import DeviceError, PreconditionError
+from tests.fixtures.node_program import Script
 from tests.fixtures.sshd import Sshd, bare_environment, running_sshd
 from tests.harness.running import wait_until
 
@@ -271,6 +273,41 @@ def test_a_supervisor_that_is_killed_is_told_and_its_client_ends(sshd: Sshd, lau
     wait_until(lambda: again.facts.get("remote_pid"), 30.0)
     again.stop(0.0)
     assert sshd.left_behind() == [], "the next start removes what the killed one has left"
+
+
+# Says where it is and what it reaches, starts a process in a session of its own, and stays.
+PROGRAM = """
+import os, pathlib, socket, subprocess, sys, time
+host, port = sys.argv[2].split(":")
+with socket.create_connection((host, int(port)), 10) as reached:
+    print("reached", reached.recv(5).decode(), flush=True)
+pathlib.Path("kept").write_text(os.getcwd())
+print("in", os.getcwd(), sorted(os.listdir()), "FEDMETER_TLS" in os.environ, flush=True)
+child = [sys.executable, "-c", "import time; time.sleep(600)", "of-" + sys.argv[1]]
+subprocess.Popen(child, start_new_session=True).wait()
+"""
+
+
+@needs_cryptography
+def test_another_program_runs_there_as_our_client_does(sshd: Sshd, launcher: SshLauncher, tmp_path: Path) -> None:
+    """By a tunnel to where it joins, in an empty folder, without a secret; what it started ends with it."""
+    tls = make(tmp_path / "tls", []).folder
+    with socket.create_server(("127.0.0.1", 0)) as carrier:
+        there = Script(PROGRAM, f"127.0.0.1:{carrier.getsockname()[1]}")
+        session = launcher.start(device(sshd.options, "board"), replace(NOWHERE, tls=tls, nodes=there))
+        carrier.settimeout(30.0)
+        reached, _ = carrier.accept()
+        reached.sendall(b"hello")
+        reached.close()
+        [child] = wait_until(lambda: [one for one in psutil.process_iter() if "of-board" in _command_line(one)], 30.0)
+        assert session.facts["reached_by"] == "tunnel"
+        session.stop(5.0)
+    assert not child.is_running()
+    said = session.log_path.read_text()
+    assert "reached hello" in said
+    [folder] = re.findall(r"in (\S+/\.run-\S+) \['kept'\] False", said)
+    assert not Path(folder).exists()
+    assert sshd.left_behind() == []
 
 
 def test_it_is_stopped_wherever_it_is(sshd: Sshd, launcher: SshLauncher) -> None:
