@@ -120,7 +120,7 @@ class Engine:
                 self._meter.track(SERVER, self._carrier.pid, has_tree=True)
             await self._run(join)
         finally:
-            self._carrier.close()
+            await self._carrier.close()
             await self._server.close()
 
     def _invite(self, join: JoinSpec) -> None:

@@ -17,9 +17,11 @@ from pathlib import Path
 
 from fl.flower.plan import AppPlan, PlannedDevice
 from fl.flower.supernode import node_config
+from fl.flower.versions import has_one_port
 from fl.security import FOLDER_VARIABLE, is_loopback
 from harness.device import DeviceSpec
 from harness.flower.choice import SIMULATION
+from harness.flower.gate import FleetGate
 from harness.flower.supernodes import (
     CONNECTION,
     Ports,
@@ -59,6 +61,7 @@ class Federation:
         self._logs = logs
         self._home: Path | None = None
         self._superlink: subprocess.Popen[bytes] | None = None
+        self._gate: FleetGate | None = None
 
     @property
     def pid(self) -> int | None:
@@ -90,10 +93,19 @@ class Federation:
             say(line)
         if not self._choice.starts_nodes:
             return join
-        return replace(join, nodes=SuperNodes(ports.fleet, home))
+        return replace(join, nodes=SuperNodes(ports.fleet, await self._entrance(ports.fleet), home))
 
-    def close(self) -> None:
+    async def _entrance(self, superlink: str) -> str:
+        """Where nodes elsewhere find the SuperLink, and nothing of it that is not for nodes."""
+        if not has_one_port() or not any(map(is_elsewhere, self._devices)):
+            return superlink
+        self._gate = FleetGate(superlink)
+        return await self._gate.open()
+
+    async def close(self) -> None:
         """End what was started, for certain, and remove its folder."""
+        if self._gate is not None:
+            await self._gate.close()
         if self._superlink is not None:
             self._superlink.terminate()
             try:
@@ -193,9 +205,13 @@ class Federation:
         ]
 
 
+def is_elsewhere(device: DeviceSpec) -> bool:
+    return not launcher_class(device.launcher).shares_host
+
+
 def planned(device: DeviceSpec) -> PlannedDevice:
     """As the app is told of it: nodes of this host leave its meter to the harness, others have their own."""
-    meters = not launcher_class(device.launcher).shares_host and device.options.get("meter") != NONE
+    meters = is_elsewhere(device) and device.options.get("meter") != NONE
     return PlannedDevice(device.id, device.shard, int(device.options["threads"]), meters)
 
 

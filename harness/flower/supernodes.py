@@ -63,11 +63,12 @@ def superlink_command(ports: Ports, *, is_simulated: bool) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class SuperNodes:
-    """A `harness.launcher.NodeProgram`: a SuperNode for each device, joined to the SuperLink at `address`.
+    """A `harness.launcher.NodeProgram`: a SuperNode for each device, joined to the SuperLink at `superlink`.
 
-    `home` is the folder in which those of this host keep what is theirs.
+    Those elsewhere reach it at `address`. `home` is the folder in which those of this host keep what is theirs.
     """
 
+    superlink: str
     address: str
     home: Path
 
@@ -83,7 +84,7 @@ class SuperNodes:
         return {name: value for name, value in wanted.items() if os.environ.get(name) != value}
 
     def here(self, device: DeviceSpec) -> list[str]:
-        return tethered_subtree([program(SUPERNODE), *supernode_options(self.address, device.id)])
+        return tethered_subtree([program(SUPERNODE), *supernode_options(self.superlink, device.id)])
 
     def there(self, device: DeviceSpec, python: str, address: str) -> list[str]:
         return [python, "-m", "fl.flower.supernode", address, device.id]

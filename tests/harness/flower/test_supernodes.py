@@ -91,7 +91,7 @@ def test_free_ports_are_of_this_machine(version: str) -> None:
 
 
 def test_a_node_is_told_its_device_and_where_to_join(version: str) -> None:
-    nodes = SuperNodes("127.0.0.1:1001", Path("/tmp/x"))
+    nodes = SuperNodes("127.0.0.1:1001", "127.0.0.1:1004", Path("/tmp/x"))
     device = DeviceSpec("pi-1", "local", "arm", 0)
     words = nodes.here(device)
     assert words[words.index("--node-config") + 1] == 'device="pi-1"'
@@ -103,7 +103,7 @@ def test_a_node_is_told_its_device_and_where_to_join(version: str) -> None:
 
 def test_of_the_environment_it_gets_what_this_process_has_not(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", "0")
-    added = SuperNodes("127.0.0.1:1001", Path("/tmp/x")).environment
+    added = SuperNodes("127.0.0.1:1001", "127.0.0.1:1004", Path("/tmp/x")).environment
     assert added["FLWR_HOME"] == "/tmp/x"
     assert "FLWR_TELEMETRY_ENABLED" not in added
 
