@@ -1,8 +1,9 @@
-"""A SuperNode of Flower's for one device of a run: `python -m fl.flower.supernode SUPERLINK DEVICE`.
+"""A SuperNode of Flower's for one device of a run: `python -m fl.flower.supernode SUPERLINK DEVICE FLWR`.
 
 Flower starts its processes by the names of its programs, which need not be in the PATH: a folder of packages that an
 interpreter was given has none there. So they are written anew, into the current folder, with all else that Flower
-keeps. That folder is empty, and whoever starts this removes it.
+keeps. That folder is empty, and whoever starts this removes it. FLWR is the version of the SuperLink: what the two say
+to each other changes from one to the next.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fl.flower.keys import DEVICE
-from fl.flower.versions import has_one_port, require_flwr
+from fl.flower.versions import has_one_port, installed_flwr, require_flwr
 from profiler.errors import PreconditionError
 
 SILENCE: Mapping[str, str] = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
@@ -52,8 +53,7 @@ def environment(home: Path, programs: Path) -> dict[str, str]:
 
 
 def write_programs(folder: Path) -> None:
-    """Flower's programs by their names, each for this interpreter and what it finds. Raises PreconditionError."""
-    require_flwr()
+    """Flower's programs by their names, each for this interpreter and what it finds."""
     folder.mkdir(mode=0o700)
     for entry in distribution("flwr").entry_points:
         if entry.group == "console_scripts":
@@ -70,8 +70,18 @@ def _program(entry: EntryPoint) -> str:
     return f'#!/bin/sh\nexec {shlex.join([sys.executable, "-c", code])} "$@"\n'
 
 
+def require_same(version: str) -> None:
+    """Raises PreconditionError where another flwr is installed, or none."""
+    require_flwr()
+    if installed_flwr() != version:
+        raise PreconditionError(
+            f"flwr {installed_flwr()} is here, and the SuperLink is of flwr {version}.",
+            remedy=f"Install the same: pip install 'flwr=={version}'",
+        )
+
+
 def become_supernode(superlink: str, device: str) -> NoReturn:
-    """This process is Flower's from now on. Raises PreconditionError."""
+    """This process is Flower's from now on."""
     home = Path.cwd() / "flower"
     home.mkdir(mode=0o700)
     programs = home / "bin"
@@ -82,12 +92,13 @@ def become_supernode(superlink: str, device: str) -> NoReturn:
 
 def main(argv: Sequence[str]) -> int:
     """The exit status where there can be no SuperNode."""
-    superlink, device = argv
+    superlink, device, version = argv
     try:
-        become_supernode(superlink, device)
+        require_same(version)
     except PreconditionError as error:
         logging.getLogger("fl").error("%s", error)
         return error.exit_code
+    become_supernode(superlink, device)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from profiler.errors import SpecError, UsageError
 
 OWN, SUPERNODES, SIMULATION = "fedmeter", "flower", "flower-sim"
 ENGINES = (OWN, SUPERNODES, SIMULATION)
-NODE_LAUNCHERS = ("local", "ssh")
+NODE_LAUNCHERS = ("local", "container", "ssh")
 """Those of our launchers that start SuperNodes."""
 _HELD_BACK = ("cpu_limit", "memory_limit_mb", "cores")
 
@@ -113,7 +113,7 @@ class EngineChoice:
             raise refused(kind, "Run this fleet on our own engine: leave out --engine.")
         if self.starts_nodes and device.launcher not in NODE_LAUNCHERS:
             raise refused(
-                f"launcher '{device.launcher}', since of our launchers {' and '.join(NODE_LAUNCHERS)} start SuperNodes",
+                f"launcher '{device.launcher}', since of our launchers {', '.join(NODE_LAUNCHERS)} start SuperNodes",
                 "Start a SuperNode there, join it to a SuperLink, and name that: --federation HOST:PORT.",
             )
         if self.starts_nodes and device.options.get("tunnel") is False:

@@ -87,7 +87,7 @@ class SuperNodes:
         return tethered_subtree([program(SUPERNODE), *supernode_options(self.superlink, device.id)])
 
     def there(self, device: DeviceSpec, python: str, address: str) -> list[str]:
-        return [python, "-m", "fl.flower.supernode", address, device.id]
+        return [python, "-m", "fl.flower.supernode", address, device.id, installed_flwr()]
 
 
 def environment(home: Path, ray_cluster: str | None = None) -> dict[str, str]:

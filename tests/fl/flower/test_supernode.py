@@ -39,10 +39,10 @@ def with_flower(folder: Path, version: str) -> Path:
     return folder
 
 
-def started(packages: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+def started(packages: Path, folder: Path, version: str) -> subprocess.CompletedProcess[str]:
     folder.mkdir()
     return subprocess.run(
-        [sys.executable, "-m", "fl.flower.supernode", "127.0.0.1:7", "pi-1"],
+        [sys.executable, "-m", "fl.flower.supernode", "127.0.0.1:7", "pi-1", version],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join((str(packages), str(ROOT)))},
         capture_output=True,
@@ -55,7 +55,7 @@ def started(packages: Path, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(("version", "port"), [("1.24.0", "--clientappio-api-address"), ("1.42.0", "--port")])
 def test_it_finds_its_programs_and_keeps_all_in_one_folder(version: str, port: str, tmp_path: Path) -> None:
     folder = tmp_path / "a run's folder"
-    done = started(with_flower(tmp_path / "packages", version), folder)
+    done = started(with_flower(tmp_path / "packages", version), folder, version)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     name, *words = told["argv"]
@@ -73,6 +73,14 @@ def test_it_finds_its_programs_and_keeps_all_in_one_folder(version: str, port: s
 
 
 def test_a_flower_that_is_too_old_is_told(tmp_path: Path) -> None:
-    done = started(with_flower(tmp_path / "packages", "1.8.0"), tmp_path / "run")
+    done = started(with_flower(tmp_path / "packages", "1.8.0"), tmp_path / "run", "1.8.0")
     assert done.returncode == 3
     assert "fl.flower cannot work with flwr 1.8.0. Supported are 1.24 to 1.42" in done.stderr
+
+
+def test_one_that_is_not_the_superlinks_is_told(tmp_path: Path) -> None:
+    done = started(with_flower(tmp_path / "packages", "1.41.0"), tmp_path / "run", "1.42.0")
+    assert done.returncode == 3
+    assert "flwr 1.41.0 is here, and the SuperLink is of flwr 1.42.0" in done.stderr
+    assert "pip install 'flwr==1.42.0'" in done.stderr
+    assert not list((tmp_path / "run").iterdir())

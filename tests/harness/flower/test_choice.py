@@ -38,6 +38,8 @@ def carried(choice: EngineChoice, devices: str) -> tuple[dict[str, str], float]:
 
 @pytest.mark.usefixtures("flower")
 def test_supernodes_are_started_by_launchers_of_ours() -> None:
+    boxed = PLAIN + 'launcher = "container"\nimage = "fedmeter"\ncpu_limit = 0.5\n'
+    assert carried(EngineChoice(SUPERNODES), boxed) == ({"pi-0": "container", "pi-1": "container"}, 5.0)
     elsewhere = PLAIN + 'launcher = "ssh"\nhost = "pi-{n}.lab"\ntunnel = true\n'
     assert carried(EngineChoice(SUPERNODES), elsewhere) == ({"pi-0": "ssh", "pi-1": "ssh"}, 5.0)
     assert carried(EngineChoice(SUPERNODES), PLAIN) == ({"pi-0": "local", "pi-1": "local"}, 5.0)
@@ -58,7 +60,8 @@ def test_nodes_of_others_are_waited_for_and_have_no_idle_power(choice: EngineCho
     ("choice", "more", "named"),
     [
         (EngineChoice(SUPERNODES), "latency_ms = 20\n", "latency_ms"),
-        (EngineChoice(SUPERNODES), 'launcher = "container"\nimage = "fedmeter"\n', "launcher 'container'"),
+        (EngineChoice(SUPERNODES), 'launcher = "adb"\nserial = "R58M12345"\n', "launcher 'adb'"),
+        (EngineChoice(SUPERNODES), 'launcher = "container"\nimage = "x"\nlatency_ms = 20\n', "latency_ms"),
         (EngineChoice(SUPERNODES), 'launcher = "ssh"\nhost = "pi-{n}.lab"\ntunnel = false\n', "tunnel = false"),
         (EngineChoice(SUPERNODES), "foreign = true\n", "foreign devices"),
         (EngineChoice(SUPERNODES), 'launcher = "simulated"\nprofile = "jetson-tx2-gpu"\n', "simulated devices"),

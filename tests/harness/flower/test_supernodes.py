@@ -97,7 +97,7 @@ def test_a_node_is_told_its_device_and_where_to_join(version: str) -> None:
     assert words[words.index("--node-config") + 1] == 'device="pi-1"'
     assert words[words.index("--superlink") + 1] == "127.0.0.1:1001"
     there = nodes.there(device, "/usr/bin/python3", "127.0.0.1:7")
-    assert there == ["/usr/bin/python3", "-m", "fl.flower.supernode", "127.0.0.1:7", "pi-1"]
+    assert there == ["/usr/bin/python3", "-m", "fl.flower.supernode", "127.0.0.1:7", "pi-1", version]
     assert nodes.packages == (("flwr", version),), "what runs elsewhere is what runs here"
 
 
