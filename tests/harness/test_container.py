@@ -27,6 +27,7 @@ from harness.run import main
 from harness.spec import Table
 from profiler.errors import DeviceError
 from tests.contract.test_launcher import join
+from tests.fixtures.command_lines import command_line
 from tests.fixtures.containers import containers, usable_engine, usable_image
 from tests.fixtures.node_program import Script
 from tests.harness.running import wait_until
@@ -245,7 +246,7 @@ subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)", "o
 
 def below_with(pid: int | None, word: str) -> list[psutil.Process]:
     found = psutil.Process(pid).children(recursive=True)
-    return [one for one in found if word in one.cmdline()]
+    return [one for one in found if word in command_line(one)]
 
 
 def test_each_engine_has_its_own_words_for_gpus_and_runtimes() -> None:

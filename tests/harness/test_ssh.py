@@ -10,7 +10,7 @@ import socket
 import stat
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from harness.launchers.ssh import SshLauncher, SshSession, private_folder
 from harness.sessions import Sessions
 from harness.spec import Table
 from profiler.errors import DeviceError, PreconditionError
+from tests.fixtures.command_lines import command_line
 from tests.fixtures.node_program import Script
 from tests.fixtures.sshd import Sshd, bare_environment, running_sshd
 from tests.harness.running import wait_until
@@ -210,18 +211,12 @@ def test_secrets_go_by_file_and_go_away(sshd: Sshd, launcher: SshLauncher, tmp_p
             assert {path.name for path in folder.iterdir()} == set(CLIENT_FILES)
             modes = [stat.S_IMODE(path.stat().st_mode) for path in (folder, *sorted(folder.iterdir()))]
             assert modes == [0o700, *[0o600] * len(CLIENT_FILES)]
-            words = [word for process in psutil.process_iter() for word in _command_line(process)]
+            words = [word for process in psutil.process_iter() for word in command_line(process)]
             assert not any(token in word for word in words)
             assert token not in session.log_path.read_text()
         assert sshd.left_behind() == []
 
     asyncio.run(life())
-
-
-def _command_line(process: psutil.Process) -> list[str]:
-    with suppress(psutil.Error):
-        return list(process.cmdline())
-    return []
 
 
 def test_a_connection_that_is_cut_is_made_again(sshd: Sshd, launcher: SshLauncher) -> None:
@@ -299,7 +294,7 @@ def test_another_program_runs_there_as_our_client_does(sshd: Sshd, launcher: Ssh
         reached, _ = carrier.accept()
         reached.sendall(b"hello")
         reached.close()
-        [child] = wait_until(lambda: [one for one in psutil.process_iter() if "of-board" in _command_line(one)], 30.0)
+        [child] = wait_until(lambda: [one for one in psutil.process_iter() if "of-board" in command_line(one)], 30.0)
         assert session.facts["reached_by"] == "tunnel"
         session.stop(5.0)
     assert not child.is_running()

@@ -23,6 +23,7 @@ from analysis.load import load
 from analysis.pareto import main as pareto
 from analysis.report import main as report
 from profiler.records import Row
+from tests.fixtures.command_lines import command_line
 from tests.fixtures.environments import ROOT
 from tests.interop.apps import NEWEST, OLDEST, Federation, running_federation, started
 from tests.interop.engines import (
@@ -263,7 +264,7 @@ def test_a_supernode_that_is_killed_is_started_again(tmp_path: Path) -> None:
     harness = Harness(python_of(NEWEST), tmp_path)
     with harness.running("--engine", ON_NODES, "--rounds", 3) as process:
         run = until_round(harness, process)
-        [victim] = [one for one in below(process) if is_supernode(one.cmdline(), "slow")]
+        [victim] = [one for one in below(process) if is_supernode(command_line(one), "slow")]
         victim.kill()
         assert process.wait(300) == 1, "finished, with failures listed"
     assert {row["device"] for row in rows_of(run, kind="failure")} == {"slow"}

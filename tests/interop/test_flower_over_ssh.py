@@ -8,12 +8,12 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.fixtures.command_lines import command_line
 from tests.fixtures.sshd import Sshd, bare_environment, running_sshd
 from tests.harness.running import wait_until
 from tests.interop.apps import NEWEST, OLDEST
@@ -73,12 +73,8 @@ def mixed(sshd: Sshd, version: str, folder: Path, **more: object) -> Harness:
 
 def processes_there(sshd: Sshd) -> list[psutil.Process]:
     """All that the interpreter of a device runs there: supervisors, SuperNodes and what these have started."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.cmdline()[:1] and process.cmdline()[0].startswith(f"{sshd.folder}/flwr-"):
-                found.append(process)
-    return found
+    ours = f"{sshd.folder}/flwr-"
+    return [one for one in psutil.process_iter() if "".join(command_line(one)[:1]).startswith(ours)]
 
 
 def left_there(sshd: Sshd, version: str = NEWEST) -> list[str]:
@@ -146,7 +142,7 @@ def test_a_node_whose_supervisor_is_killed_ends_and_another_takes_its_place(sshd
     with harness.running("--engine", ON_NODES, "--rounds", 3) as process:
         run = until_round(harness, process)
         known = processes_there(sshd)
-        [supervisor] = [one for one in known if any("sys.stdin.buffer.read" in word for word in one.cmdline())]
+        [supervisor] = [one for one in known if any("sys.stdin.buffer.read" in word for word in command_line(one))]
         supervisor.kill()
         until_gone(known)
         assert process.wait(300) == 1, "finished, with failures listed"
