@@ -120,7 +120,7 @@ class Engine:
                 self._meter.track(SERVER, self._carrier.pid, has_tree=True)
             await self._run(join)
         finally:
-            self._carrier.close()
+            await self._carrier.close()
             await self._server.close()
 
     def _invite(self, join: JoinSpec) -> None:
@@ -226,7 +226,7 @@ class Engine:
         await self._server.close()
 
     def _launchers(self, log_dir: Path) -> dict[str, Launcher]:
-        names = sorted({device.launcher for device in self._devices.values()})
+        names = sorted(self._spec.launchers)
         return {name: launcher_class(name)(log_dir) for name in names}
 
     def _describe(self, device: str) -> ClientInfo:

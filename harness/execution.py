@@ -147,7 +147,7 @@ def _store(args: argparse.Namespace, job: Job) -> Store:
         "experiment_text": job.experiment_text,
         "clock": "simulated" if job.spec.fleet.has_simulated else "system",  # as weak as its weakest part
         "training": job.spec.trains,
-        "engine": job.spec.engine.facts(),
+        "engine": job.spec.engine.facts(job.spec.launchers),
         "cores": available_cores(),
         "versions": versions(),
         "git": git_state(Path(__file__)),

@@ -19,15 +19,42 @@ from profiler.errors import SpecError, UsageError
 ENTRY_POINT_GROUP = "fedmeter.launchers"
 
 
+class NodeProgram(Protocol):
+    """A program with processes of its own, which runs on devices instead of our client and joins for them."""
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of this machine where it joins."""
+        ...
+
+    @property
+    def packages(self) -> tuple[tuple[str, str], ...]:
+        """Name and version of what it is made of, beside ours."""
+        ...
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """On this host, beside this process's."""
+        ...
+
+    def here(self, device: DeviceSpec) -> list[str]:
+        """Its command on this host."""
+        ...
+
+    def there(self, device: DeviceSpec, python: str, address: str) -> list[str]:
+        """Its command where our packages and its own are, and where `address` leads to its own; in an empty folder
+        that is removed afterwards."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class JoinSpec:
     """What a client must be told to join: where, what to train on, and the security folder that its files are from.
 
-    What is secret reaches a client through files, never through its command line, which every user can read. `command`
-    is what runs instead of our client, with `environment` beside this process's: a program with processes of its own,
-    which join for it. A client that is reached without a network joins by `admit`. `workers` processes train for such
-    clients, at what `costs_of` (a workload; None: the one that is trained) costs in `steps_per_epoch` steps (None: its
-    own).
+    What is secret reaches a client through files, never through its command line, which every user can read. `nodes`
+    is what runs instead of our client. A client that is reached without a network joins by `admit`. `workers` processes
+    train for such clients, at what `costs_of` (a workload; None: the one that is trained) costs in `steps_per_epoch`
+    steps (None: its own).
     """
 
     address: str
@@ -39,8 +66,12 @@ class JoinSpec:
     workers: int = 1
     costs_of: str | None = None
     steps_per_epoch: int | None = None
-    command: Callable[[DeviceSpec], list[str]] | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
+    nodes: NodeProgram | None = None
+
+    @property
+    def entrance(self) -> str:
+        """HOST:PORT of this machine where what runs on a device joins: at our server, or at what carries it there."""
+        return self.address if self.nodes is None else self.nodes.address
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,11 @@ class RunSpec:
         return tuple(sorted(members.values(), key=lambda device: device.number))
 
     @property
+    def launchers(self) -> frozenset[str]:
+        """Of the devices that take part."""
+        return frozenset(device.launcher for device in self.devices)
+
+    @property
     def required_here(self) -> frozenset[str]:
         """The sensors that this host must have: of devices elsewhere, their launchers ask there."""
         return frozenset(

@@ -55,7 +55,7 @@ def _carried(spec: RunSpec) -> list[str]:
     if not spec.engine.is_flower:
         return []
     where = "" if spec.engine.federation is None else f" at {spec.engine.federation}"
-    unseen = [f"  {what}: missing, {why}" for what, why in spec.engine.unseen.items()]
+    unseen = [f"  {what}: missing, {why}" for what, why in spec.engine.unseen(spec.launchers).items()]
     return [f"engine {spec.engine.name}{where}, flwr {installed_flwr()}", *unseen]
 
 
@@ -137,7 +137,8 @@ def show_plan(spec: RunSpec, *, as_json: bool) -> None:
     if as_json:
         devices = [asdict(device) for device in spec.devices]
         tasks = [task.row() for task in spec.tasks]
-        plan = {"fleet": spec.fleet.name, "engine": spec.engine.facts(), "devices": devices, "tasks": tasks}
+        engine = spec.engine.facts(spec.launchers)
+        plan = {"fleet": spec.fleet.name, "engine": engine, "devices": devices, "tasks": tasks}
         print(json.dumps(plan, indent=2, allow_nan=False))
         return
     for line in _carried(spec):

@@ -66,7 +66,7 @@ def answer(message: Any, context: Any) -> Any:
             remedy=f"Start it with --node-config '{keys.DEVICE}=\"ID\"', with the id of one in the fleet file.",
         )
     data, _ = unpacked(message.content)
-    reply = _answer(_trainer(text, device), plan, device, codec.decode_instruction(data))
+    reply = _answer(_trainer(text, device), device, codec.decode_instruction(data))
     told = {keys.DEVICE: device.id, keys.MACHINE: machine_id(Path("/"))}
     return Message(packed(codec.encode_reply(reply), told), reply_to=message)
 
@@ -79,12 +79,12 @@ def _trainer(plan_text: str, device: PlannedDevice) -> NumPyClient:
     return load_workload(plan.workload, **plan.workload_options).client(device.shard, plan.partition)
 
 
-def _answer(trainer: NumPyClient, plan: AppPlan, device: PlannedDevice, ins: Instruction) -> Reply:
+def _answer(trainer: NumPyClient, device: PlannedDevice, ins: Instruction) -> Reply:
     _limit_threads(device.threads)
     clock = SystemClock()
-    samplers = best_samplers(Path("/"), clock) if plan.meters else ()
+    samplers = best_samplers(Path("/"), clock) if device.meters else ()
     with Profiler(samplers, clock, id_prefix=f"{device.id}/{secrets.token_hex(4)}/") as profiler:
-        return _called(instrument(_Placed(trainer, profiler) if plan.meters else trainer, profiler), ins)
+        return _called(instrument(_Placed(trainer, profiler) if device.meters else trainer, profiler), ins)
 
 
 def _called(client: InstrumentedClient, ins: Instruction) -> Reply:

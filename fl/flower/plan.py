@@ -22,17 +22,21 @@ MAX_PLAN_CHARS = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class PlannedDevice:
-    """One device of the fleet: which part of the data it trains on, with how many threads."""
+    """One device of the fleet: which part of the data it trains on, with how many threads.
+
+    With `meters` its node meters itself, else somebody else does, or nobody.
+    """
 
     id: str
     shard: int
     threads: int = 1
+    meters: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class AppPlan:
     """`server` is where our server listens, HOST:PORT as the ServerApp reaches it, `pull_s` how often that asks
-    for replies. With `meters` each node meters itself, else somebody else does.
+    for replies.
     """
 
     server: str
@@ -40,7 +44,6 @@ class AppPlan:
     partition: Partition
     devices: tuple[PlannedDevice, ...]
     workload_options: Mapping[str, Option] = field(default_factory=dict)
-    meters: bool = True
     fit_timeout_s: float = 600.0
     pull_s: float = 0.5
     max_message_bytes: int = 512 * 1024 * 1024

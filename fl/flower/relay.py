@@ -253,7 +253,9 @@ class Relay:
         except NodeError as error:
             return codec.encode_reply(failed_reply(ins, str(error)))
         n_nodes = Counter(one.machine for one in self._nodes.values())[node.machine]
-        return with_shares(reply, n_nodes) if self._plan.meters and node.machine and n_nodes > 1 else reply
+        device = self._plan.device_of({keys.DEVICE: node.device})
+        has_measured = device is not None and device.meters
+        return with_shares(reply, n_nodes) if has_measured and node.machine and n_nodes > 1 else reply
 
     def _channel(self, device: str) -> grpc.aio.Channel:
         bound = self._plan.max_message_bytes

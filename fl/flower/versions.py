@@ -8,6 +8,8 @@ from importlib.util import find_spec
 
 from profiler.errors import PreconditionError
 
+ONE_PORT_SINCE = (1, 41)
+"""From here on whoever listens has one port, by HTTP; before, nodes, apps and `flwr run` have one each, by gRPC."""
 OLDEST, NEWEST = "1.24", "1.42"
 """1.24 is the first with strategies over messages (1.21) whose protobuf is one of ours (5.28); 1.42 the last tried."""
 
@@ -36,6 +38,11 @@ def installed_flwr() -> str:
         return version("flwr")
     except PackageNotFoundError:
         return ""
+
+
+def has_one_port() -> bool:
+    """Of the flwr that is installed."""
+    return version_numbers(installed_flwr()) >= ONE_PORT_SINCE
 
 
 def version_numbers(text: str) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,12 +12,15 @@ from harness.device import DeviceGroup, DeviceSpec
 from harness.experiment import ExperimentSpec
 from harness.fleet import SIMULATED, FleetSpec
 from harness.flower.supernodes import require_commands
+from harness.launcher import launcher_class
 from harness.launchers.external import EXTERNAL
 from harness.links import KEYS as LINK_KEYS
 from profiler.errors import SpecError, UsageError
 
 OWN, SUPERNODES, SIMULATION = "fedmeter", "flower", "flower-sim"
 ENGINES = (OWN, SUPERNODES, SIMULATION)
+NODE_LAUNCHERS = ("local", "container", "ssh")
+"""Those of our launchers that start SuperNodes."""
 _HELD_BACK = ("cpu_limit", "memory_limit_mb", "cores")
 
 UNSEEN: Mapping[str, str] = {
@@ -29,7 +32,7 @@ UNSEEN: Mapping[str, str] = {
 UNMETERED: Mapping[str, str] = {
     "idle power, net energy": "a node meters itself while it works, and nobody else does in between",
 }
-"""What is missing beside where no launcher of ours has started the nodes."""
+"""What is missing beside of nodes that are not of this host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +65,19 @@ class EngineChoice:
         """For a task, whose time and energy are the engine's, too; None for our own."""
         return self.name if self.is_flower else None
 
-    @property
-    def unseen(self) -> dict[str, str]:
-        return {} if not self.is_flower else {**UNSEEN, **({} if self.starts_nodes else UNMETERED)}
+    def unseen(self, launchers: Collection[str]) -> dict[str, str]:
+        """What is missing of a run with devices of these launchers, and why."""
+        if not self.is_flower:
+            return {}
+        if not self.starts_nodes:
+            return {**UNSEEN, **UNMETERED}
+        elsewhere = sorted(name for name in launchers if not launcher_class(name).shares_host)
+        return {**UNSEEN, **{f"{what} ({', '.join(elsewhere)})": why for what, why in UNMETERED.items() if elsewhere}}
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, launchers: Collection[str]) -> dict[str, Any]:
         """For run.json."""
         facts: dict[str, Any] = {"name": self.name, "federation": self.federation}
-        return facts | ({"flwr": installed_flwr(), "missing": self.unseen} if self.is_flower else {})
+        return facts | ({"flwr": installed_flwr(), "missing": self.unseen(launchers)} if self.is_flower else {})
 
     @classmethod
     def from_facts(cls, facts: object) -> EngineChoice:
@@ -103,10 +111,15 @@ class EngineChoice:
         if device.launcher == SIMULATED or device.foreign:
             kind = "simulated devices" if device.launcher == SIMULATED else "foreign devices"
             raise refused(kind, "Run this fleet on our own engine: leave out --engine.")
-        if self.starts_nodes and device.launcher != "local":
+        if self.starts_nodes and device.launcher not in NODE_LAUNCHERS:
             raise refused(
-                f"launcher '{device.launcher}', since of our launchers 'local' alone starts SuperNodes",
+                f"launcher '{device.launcher}', since of our launchers {', '.join(NODE_LAUNCHERS)} start SuperNodes",
                 "Start a SuperNode there, join it to a SuperLink, and name that: --federation HOST:PORT.",
+            )
+        if self.starts_nodes and device.options.get("tunnel") is False:
+            raise refused(
+                "tunnel = false, since its SuperLink, which runs what it is given, listens on this machine alone",
+                "Let the device have a tunnel, or leave 'tunnel' out.",
             )
         given = [key for key in LINK_KEYS if key in device.options]
         if not self.starts_nodes:

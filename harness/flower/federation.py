@@ -11,29 +11,33 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from fl.flower.plan import AppPlan, PlannedDevice
+from fl.flower.supernode import node_config
+from fl.flower.versions import has_one_port
 from fl.security import FOLDER_VARIABLE, is_loopback
+from harness.device import DeviceSpec
 from harness.flower.choice import SIMULATION
+from harness.flower.gate import FleetGate
 from harness.flower.supernodes import (
     CONNECTION,
     Ports,
     Simulation,
+    SuperNodes,
     app_files,
     connection_file,
     environment,
-    node_config,
     program,
     superlink_command,
-    supernode_command,
 )
 from harness.host import available_cores
-from harness.launcher import JoinSpec, log_tail
+from harness.launcher import JoinSpec, launcher_class, log_tail
 from harness.launchers.external import from_elsewhere
 from harness.launchers.local import reachable
+from harness.launchers.shared_options import NONE
 from harness.launchers.subtree import tethered_subtree
 from harness.run_spec import RunSpec
 from profiler.errors import DeviceError, PreconditionError
@@ -57,6 +61,7 @@ class Federation:
         self._logs = logs
         self._home: Path | None = None
         self._superlink: subprocess.Popen[bytes] | None = None
+        self._gate: FleetGate | None = None
 
     @property
     def pid(self) -> int | None:
@@ -88,14 +93,19 @@ class Federation:
             say(line)
         if not self._choice.starts_nodes:
             return join
-        return replace(
-            join,
-            command=lambda device: tethered_subtree(supernode_command(device, ports.fleet)),
-            environment=_added(environment(home)),
-        )
+        return replace(join, nodes=SuperNodes(ports.fleet, await self._entrance(ports.fleet), home))
 
-    def close(self) -> None:
+    async def _entrance(self, superlink: str) -> str:
+        """Where nodes elsewhere find the SuperLink, and nothing of it that is not for nodes."""
+        if not has_one_port() or not any(map(is_elsewhere, self._devices)):
+            return superlink
+        self._gate = FleetGate(superlink)
+        return await self._gate.open()
+
+    async def close(self) -> None:
         """End what was started, for certain, and remove its folder."""
+        if self._gate is not None:
+            await self._gate.close()
         if self._superlink is not None:
             self._superlink.terminate()
             try:
@@ -112,11 +122,8 @@ class Federation:
             server=reachable(join.address) if self._has_own_superlink else from_elsewhere(join.address, None),
             workload=join.workload,
             partition=join.partition,
-            devices=tuple(
-                PlannedDevice(device.id, device.shard, int(device.options["threads"])) for device in self._devices
-            ),
+            devices=tuple(map(planned, self._devices)),
             workload_options=join.workload_options,
-            meters=not self._choice.starts_nodes,
             fit_timeout_s=self._fit_timeout_s,
             pull_s=SIMULATION_PULL_S if is_simulated else PULL_S,
             max_message_bytes=max_message_bytes,
@@ -193,9 +200,19 @@ class Federation:
         if self._choice.starts_nodes or self._choice.name == SIMULATION:
             return []
         return [
-            f"start {device.id} there: flower-supernode --superlink SUPERLINK --node-config '{node_config(device)}'"
+            f"start {device.id} there: flower-supernode --superlink SUPERLINK --node-config '{node_config(device.id)}'"
             for device in self._devices
         ]
+
+
+def is_elsewhere(device: DeviceSpec) -> bool:
+    return not launcher_class(device.launcher).shares_host
+
+
+def planned(device: DeviceSpec) -> PlannedDevice:
+    """As the app is told of it: nodes of this host leave its meter to the harness, others have their own."""
+    meters = is_elsewhere(device) and device.options.get("meter") != NONE
+    return PlannedDevice(device.id, device.shard, int(device.options["threads"]), meters)
 
 
 def check_way(spec: RunSpec) -> None:
@@ -223,11 +240,6 @@ async def _is_listening(address: str) -> bool:
         return False
     writer.close()
     return True
-
-
-def _added(variables: Mapping[str, str]) -> dict[str, str]:
-    """Those that this process has not, or has otherwise."""
-    return {name: value for name, value in variables.items() if os.environ.get(name) != value}
 
 
 def _sweep() -> None:

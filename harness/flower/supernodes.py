@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fl.flower.keys import DEVICE
-from fl.flower.versions import installed_flwr, require_flwr, version_numbers
+from fl.flower.supernode import SILENCE, SUPERNODE, free_address, supernode_options
+from fl.flower.versions import ONE_PORT_SINCE, has_one_port, installed_flwr, require_flwr, version_numbers
 from harness.device import DeviceSpec
+from harness.launchers.subtree import tethered_subtree
 from profiler.errors import PreconditionError
 
-GRPC_UNTIL, ONE_PORT_SINCE = (1, 29), (1, 41)
-"""Up to the one nodes, apps and `flwr run` have a port each, by gRPC; from the other on they share one, by HTTP."""
+GRPC_UNTIL = (1, 29)
+"""The last whose commands are those of the ports by gRPC, as they were in 1.24."""
 CONNECTION = "fedmeter"
 _MAX_RAY_FOLDER_CHARS = 40  # a socket's path has 107, of which Ray's own part takes the rest
 
@@ -61,19 +61,33 @@ def superlink_command(ports: Ports, *, is_simulated: bool) -> list[str]:
     return [*command, "--simulation"] if is_simulated else command
 
 
-def supernode_command(device: DeviceSpec, fleet_address: str) -> list[str]:
-    """Of the SuperNode of a device of this host."""
-    own = free_address()
-    port = ["--port", own.rpartition(":")[2]] if has_one_port() else ["--clientappio-api-address", own]
-    return [
-        *(program("flower-supernode"), "--insecure", "--superlink", fleet_address, *port),
-        *("--node-config", node_config(device)),
-    ]
+@dataclass(frozen=True, slots=True)
+class SuperNodes:
+    """A `harness.launcher.NodeProgram`: a SuperNode for each device, joined to the SuperLink at `superlink`.
 
+    Those elsewhere reach it at `address`. `home` is the folder in which those of this host keep what is theirs.
+    """
 
-def node_config(device: DeviceSpec) -> str:
-    """What a SuperNode must be told to be a device of a run; its label is in the fleet file."""
-    return f'{DEVICE}="{device.id}"'
+    superlink: str
+    address: str
+    home: Path
+
+    @property
+    def packages(self) -> tuple[tuple[str, str], ...]:
+        """The very version that runs here: what SuperLink and SuperNode say to each other changes with it."""
+        return (("flwr", installed_flwr()),)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What this process has not, or has otherwise."""
+        wanted = environment(self.home)
+        return {name: value for name, value in wanted.items() if os.environ.get(name) != value}
+
+    def here(self, device: DeviceSpec) -> list[str]:
+        return tethered_subtree([program(SUPERNODE), *supernode_options(self.superlink, device.id)])
+
+    def there(self, device: DeviceSpec, python: str, address: str) -> list[str]:
+        return [python, "-m", "fl.flower.supernode", address, device.id, installed_flwr()]
 
 
 def environment(home: Path, ray_cluster: str | None = None) -> dict[str, str]:
@@ -85,9 +99,8 @@ def environment(home: Path, ray_cluster: str | None = None) -> dict[str, str]:
     return {
         **os.environ,
         **ray,
+        **SILENCE,
         "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_UPDATE_CHECK": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
@@ -99,17 +112,6 @@ def program(name: str) -> str:
     if not path.exists():
         raise PreconditionError(f"{path} is missing, which comes with flwr.", remedy="pip install 'fedmeter[flower]'")
     return str(path)
-
-
-def has_one_port() -> bool:
-    return version_numbers(installed_flwr()) >= ONE_PORT_SINCE
-
-
-def free_address() -> str:
-    """Of this machine, where nobody listens just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from profiler.errors import DeviceError, SpecError
 log = logging.getLogger("harness")
 
 TLS_FOLDER = "/run/fedmeter/tls"
+_OWN_FOLDER = "/run/fedmeter/node"  # where another's program works: empty, and its own
 _START_S = 60.0
 _POLL_S = 0.05
 _END_S = 10.0
@@ -264,14 +265,11 @@ def _run_arguments(
     device: DeviceSpec, join: JoinSpec, engine: Engine, name: str, link: Link | None = None
 ) -> list[str]:
     """Of the engine's `run`, with the client's command line. No secret is among them: those travel by mount."""
-    options, target = device.options, reachable(join.address)
-    server, server_name = (target, None) if link is None else (link.serve(target), host_of(target))
-    python, *client = client_command(
-        device, join, python=str(options["python"]), server=server, server_name=server_name
-    )
+    options = device.options
+    python, *client = _command(device, join, link)
     environment = {**dict.fromkeys(THREAD_VARIABLES, options["threads"]), **options.get("environment", {})}
     mounts = list(options.get("mounts", []))
-    if join.tls is not None:
+    if join.tls is not None and join.nodes is None:
         environment[FOLDER_VARIABLE] = TLS_FOLDER
         mounts += _tls_mounts(client_folder(join.tls, device.id))
     flags = {
@@ -285,10 +283,21 @@ def _run_arguments(
         "--volume": mounts,
         "--device": options.get("devices", []),
         **_limit_flags(options),
+        **({} if join.nodes is None else {"--tmpfs": [f"{_OWN_FOLDER}:exec,mode=700"], "--workdir": [_OWN_FOLDER]}),
         "--entrypoint": [python],
     }
     words = [part for flag, values in flags.items() for value in values for part in (flag, value)]
     return [*words, *_gpu_flags(engine, options.get("gpus")), options["image"], *client]
+
+
+def _command(device: DeviceSpec, join: JoinSpec, link: Link | None) -> list[str]:
+    """Of our client, or of another's program; inside."""
+    python, target = str(device.options["python"]), reachable(join.entrance)
+    if join.nodes is not None:
+        return join.nodes.there(device, python, target)
+    if link is None:
+        return client_command(device, join, python=python, server=target)
+    return client_command(device, join, python=python, server=link.serve(target), server_name=host_of(target))
 
 
 def _limit_flags(options: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -186,7 +186,7 @@ class LocalLauncher:
         log_path = self._log_dir / f"{device.id}.log"
         before = take_file(spool_path(log_path))  # of a harness that was killed
         limits = _make_limits(device, device.id, self._place(device))
-        if join.command is not None:
+        if join.nodes is not None:
             _require_cgroups(device, limits)
         try:
             command = _command(device, join, limits.link, spool_path(log_path))
@@ -207,7 +207,7 @@ class LocalLauncher:
             raise
         if limits.memory is not None:
             limits.memory.attach(process.pid)  # at once: what it has before would not count
-        return LocalSession(device, process, limits, log_path, before, has_tree=join.command is not None)
+        return LocalSession(device, process, limits, log_path, before, has_tree=join.nodes is not None)
 
     def _place(self, device: DeviceSpec) -> tuple[int, ...]:
         if chosen := device.options.get("cores"):
@@ -245,8 +245,8 @@ def _require_cgroups(device: DeviceSpec, limits: Limits) -> None:
 
 def _command(device: DeviceSpec, join: JoinSpec, link: Link | None, spool: Path) -> list[str]:
     """Of a client here, or of one that has this machine's server at the end of a link."""
-    if join.command is not None:
-        return join.command(device)
+    if join.nodes is not None:
+        return join.nodes.here(device)
     if link is None:
         return client_command(device, join, spool=str(spool))
     target = reachable(join.address)
@@ -298,7 +298,8 @@ def thread_variables(threads: int) -> dict[str, str]:
 
 
 def _environment(device: DeviceSpec, join: JoinSpec) -> dict[str, str]:
-    environment = {**os.environ, **join.environment, **thread_variables(device.options["threads"])}
+    nodes = {} if join.nodes is None else join.nodes.environment
+    environment = {**os.environ, **nodes, **thread_variables(device.options["threads"])}
     environment.pop(FOLDER_VARIABLE, None)
     return environment if join.tls is None else {**environment, FOLDER_VARIABLE: str(join.tls)}
 

@@ -36,16 +36,18 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # of all files, so that the same packages give t
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """A wheel in memory: ours is some hundred kB."""
+    """A wheel in memory: ours is some hundred kB. `beside` are packages that it needs in one version, by name."""
 
     name: str
     content: bytes
+    beside: tuple[tuple[str, str], ...] = ()
 
     @property
     def label(self) -> str:
-        """Version and content: two states of one version are two places on a device."""
+        """Version and content: two states of one version are two places on a device; so are other versions beside."""
         _, version, *_ = self.name.split("-")
-        return f"fedmeter-{version}-{hashlib.sha256(self.content).hexdigest()[:12]}"
+        own = f"fedmeter-{version}-{hashlib.sha256(self.content).hexdigest()[:12]}"
+        return "-".join((own, *(f"{package}{release}" for package, release in self.beside)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +172,10 @@ def _metadata(installed: Distribution, folder: str) -> dict[str, bytes]:
 # --- looking, installing ---------------------------------------------------------------------------------------------
 
 
-def look(connection: RemoteConnection, folder: str, label: str, clock: Any) -> Place:
+def look(connection: RemoteConnection, folder: str, wheel: Wheel, clock: Any) -> Place:
     """What the device has. `clock()` is this machine's wall clock in seconds. Raises DeviceError."""
-    request = {"do": "look", "folder": folder, "name": label, "packages": [*OLDEST, "torch", "tomli"]}
+    packages = [*OLDEST, "torch", "tomli", *dict(wheel.beside)]
+    request = {"do": "look", "folder": folder, "name": wheel.label, "packages": packages}
     running = connection.command(request, isolated=False)
     try:
         answer = connection.checked("look", _received(running, LOOK_TIMEOUT_S), running)
@@ -197,7 +200,7 @@ def _received(running: Any, timeout_s: float) -> Answer | None:
     return answer
 
 
-def check_place(connection: RemoteConnection, place: Place) -> None:
+def check_place(connection: RemoteConnection, place: Place, wheel: Wheel) -> None:
     """Raises DeviceError where nothing of ours could run."""
     if place.python < OLDEST_PYTHON:
         raise connection.failure(
@@ -205,7 +208,7 @@ def check_place(connection: RemoteConnection, place: Place) -> None:
             f"Python {'.'.join(map(str, place.python))} at {place.executable} is too old: 3.10 is the oldest",
             "Set 'python' to a newer one. JetPack 4 and 5: run a container, or a foreign client.",
         )
-    missing = requirements(place)
+    missing = requirements(place, wheel)
     if missing and not place.is_there and not place.has_pip:
         raise connection.failure(
             "provision",
@@ -221,16 +224,19 @@ def check_place(connection: RemoteConnection, place: Place) -> None:
         )
 
 
-def requirements(place: Place) -> list[str]:
+def requirements(place: Place, wheel: Wheel) -> list[str]:
     """What is to be installed there, as pip takes it.
 
-    A numpy 1 is replaced by a numpy 1: what was built for it, such as a board's torch, does not load with numpy 2.
+    A numpy 1 is replaced by a numpy 1: what was built for it, such as a board's torch, does not load with numpy 2. Pip
+    brings all that a package of `beside` needs, as if nothing were there.
     """
-    wanted = []
+    wanted = [f"{name}=={version}" for name, version in wheel.beside if place.packages.get(name) != version]
+    brings_all = bool(wanted)
     for name, oldest in OLDEST.items():
         version = place.packages.get(name)
-        if version is None or _release(version) < oldest:
-            cap = ",<2" if name == "numpy" and version is not None else ""
+        is_numpy_1 = name == "numpy" and version is not None and _release(version) < (2,)
+        if version is None or _release(version) < oldest or (brings_all and is_numpy_1):
+            cap = ",<2" if is_numpy_1 else ""
             wanted.append(f"{name}>={'.'.join(map(str, oldest))}{cap}")
     if place.python < (3, 11) and place.packages.get("tomli") is None:
         wanted.append("tomli>=2")
@@ -243,10 +249,10 @@ def _release(version: str) -> tuple[int, ...]:
 
 def install(connection: RemoteConnection, place: Place, wheel: Wheel, wheelhouse: Path | None) -> None:
     """Bring our packages where they are not yet. Raises DeviceError, PreconditionError for a bad wheelhouse."""
-    check_place(connection, place)
+    check_place(connection, place, wheel)
     if place.is_there:
         return
-    missing = requirements(place)
+    missing = requirements(place, wheel)
     extra = wheels_in(wheelhouse) if missing and wheelhouse is not None else []
     request = {
         "do": "install",

@@ -11,6 +11,7 @@ import base64
 import signal
 import time
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,7 +57,7 @@ class RemoteSession(ThreadedSession):
         self, device: DeviceSpec, join: JoinSpec, wheel: Wheel, options: RemoteOptions, log: ClientLog
     ) -> None:
         super().__init__(device, join, log)
-        self._wheel = wheel
+        self._wheel = wheel if join.nodes is None else replace(wheel, beside=join.nodes.packages)
         self._options = options
         self._connection = self._new_connection()
         self._running: RemoteCommand | None = None
@@ -160,7 +161,7 @@ class RemoteSession(ThreadedSession):
     def _start(self) -> RemoteCommand:
         """A client under its supervisor, with our packages in place."""
         connection, options = self._connection, self._options
-        place = provisioning.look(connection, options.folder, self._wheel.label, time.time)
+        place = provisioning.look(connection, options.folder, self._wheel, time.time)
         if not place.is_there:
             self._note(f"installing {self._wheel.label}")
         wheelhouse = None if options.wheelhouse is None else Path(options.wheelhouse)
@@ -212,22 +213,30 @@ class RemoteSession(ThreadedSession):
         )
 
     def _supervision(self, place: Place, server: str) -> dict[str, Any]:
-        options = self._options
-        run = self.log_path.absolute().parent.parent.name
-        spool = f"{place.folder}/spools/{run}.{self.device.id}"
-        command = client_command(
-            self.device, self._join, python=place.executable, server=server, meter=options.meter, spool=spool
-        )
-        command += self._more_arguments()
+        nodes = self._join.nodes
+        if nodes is None:
+            work = self._own_client(place, server)
+        else:  # which knows no secret of ours, and keeps nothing
+            work = {"command": nodes.there(self.device, place.executable, server), "files": {}}
         return {
             "do": "supervise",
-            "command": command,
-            "environment": {**place.environment, **thread_variables(options.threads)},
+            "environment": {**place.environment, **thread_variables(self._options.threads)},
             "folder": place.folder,
-            "files": self._secrets(),
-            "files_variable": FOLDER_VARIABLE,
             "patience_s": PATIENCE_S,
             "now_s": time.time(),
+            **work,
+        }
+
+    def _own_client(self, place: Place, server: str) -> dict[str, Any]:
+        meter, run = self._options.meter, self.log_path.absolute().parent.parent.name
+        spool = f"{place.folder}/spools/{run}.{self.device.id}"
+        command = client_command(
+            self.device, self._join, python=place.executable, server=server, meter=meter, spool=spool
+        )
+        return {
+            "command": command + self._more_arguments(),
+            "files": self._secrets(),
+            "files_variable": FOLDER_VARIABLE,
             "spool": spool,
         }
 

@@ -57,7 +57,7 @@ class SshSession(RemoteSession):
         return Connection(self.device.id, self._ssh, self._control, self._log.write)
 
     def _server(self, place: Place) -> tuple[str, str]:
-        options, address = self._ssh, self._join.address
+        options, address = self._ssh, self._join.entrance
         host, _, port = address.rpartition(":")
         is_here_only = is_loopback(address)
         if is_here_only if options.tunnel is None else options.tunnel:
@@ -155,8 +155,8 @@ def _checked(connection: RemoteConnection, device: DeviceSpec) -> DeviceCheck:
     """What can be told of a device that is connected, without changing it. Raises PreconditionError."""
     options = SshOptions.of(device)
     wheel = wheel_of(options.wheel)
-    place = provisioning.look(connection, options.folder, wheel.label, time.time)
-    provisioning.check_place(connection, place)
+    place = provisioning.look(connection, options.folder, wheel, time.time)
+    provisioning.check_place(connection, place, wheel)
     found = DeviceCheck(
         True,
         "",
@@ -166,7 +166,7 @@ def _checked(connection: RemoteConnection, device: DeviceSpec) -> DeviceCheck:
         free_bytes=place.free_bytes,
     )
     if not place.is_there:
-        missing = provisioning.requirements(place)
+        missing = provisioning.requirements(place, wheel)
         added = f" with {', '.join(missing)}" if missing else ""
         return replace(found, detail=f"{wheel.label}{added} will be installed, after which sensors can be listed")
     check_required(connection, place, device)

@@ -168,7 +168,12 @@ def _rounds(lines: Sequence[Told]) -> list[Told]:
 
 
 def _start(python: Path, *words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_UPDATE_CHECK": "0"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+    }
     environment["FLWR_HOME"] = tempfile.gettempdir()
     command = [str(python), "-m", "tests.bench.flower_roles", *words]
     with tempfile.TemporaryFile() as nowhere:  # a pipe that nobody reads would fill up with Flower's log

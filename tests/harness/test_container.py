@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fl.certificates import make
@@ -26,7 +27,10 @@ from harness.run import main
 from harness.spec import Table
 from profiler.errors import DeviceError
 from tests.contract.test_launcher import join
+from tests.fixtures.command_lines import command_line
 from tests.fixtures.containers import containers, usable_engine, usable_image
+from tests.fixtures.node_program import Script
+from tests.harness.running import wait_until
 
 GREEDY = "taken = [b'x' * 2**20 for _ in range(400)]"
 BUSY = "while True: pass"
@@ -208,6 +212,41 @@ def test_keys_travel_by_mount_and_only_those_of_the_client(tmp_path: Path) -> No
     assert mounted == {CA, CLIENT, CLIENT_KEY, TOKEN}
     assert all(word.endswith(":ro") for word in words if word.startswith(str(tmp_path)))
     assert not any("content of" in word for word in words)
+
+
+def test_another_program_gets_no_secret_and_an_empty_folder(tmp_path: Path) -> None:
+    for name in (CA, TOKEN):
+        (tmp_path / name).write_text("content of it")
+    told = replace(join(1), tls=tmp_path, nodes=Script("pass", "0.0.0.0:7"))
+    words = _run_arguments(device(), told, Engine("docker", "1"), "fedmeter-1-a")
+    assert not any(str(tmp_path) in word for word in words)
+    assert words[words.index("--workdir") + 1] == "/run/fedmeter/node"
+    assert words[words.index("--entrypoint") + 1 :] == ["python3", "nothing", "-c", "pass", "a", "127.0.0.1:7"]
+    assert "--workdir" not in _run_arguments(device(), join(1), Engine("docker", "1"), "fedmeter-1-a")
+
+
+@pytest.mark.serial
+def test_all_that_another_program_starts_ends_with_its_container(engine: Engine, launcher: ContainerLauncher) -> None:
+    """Its folder is empty and can be written to; a child in a session of its own does not stay."""
+    program = """
+import os, pathlib, subprocess, sys
+print("in", os.getcwd(), os.listdir(), flush=True)
+pathlib.Path("kept").write_text("x")
+subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)", "of-box"], start_new_session=True).wait()
+"""
+    session = launcher.start(device("box", **usable_image()), replace(join(1), nodes=Script(program)))
+    try:
+        wait_until(lambda: below_with(session.pid, "of-box"), 60.0)
+        [child] = below_with(session.pid, "of-box")
+    finally:
+        session.stop(1.0)
+    assert not child.is_running()
+    assert "in /run/fedmeter/node []" in session.log_path.read_text()
+
+
+def below_with(pid: int | None, word: str) -> list[psutil.Process]:
+    found = psutil.Process(pid).children(recursive=True)
+    return [one for one in found if word in command_line(one)]
 
 
 def test_each_engine_has_its_own_words_for_gpus_and_runtimes() -> None:

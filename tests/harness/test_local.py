@@ -16,11 +16,11 @@ from harness.launcher import log_tail, signal_name
 from harness.launchers import local
 from harness.launchers.limits import usable_cores
 from harness.launchers.local import Cores, LocalLauncher
-from harness.launchers.subtree import tethered_subtree
 from harness.quota import DutyCycle
 from harness.spec import Table
 from profiler.errors import DeviceError, SpecError
 from tests.contract.test_launcher import join
+from tests.fixtures.node_program import Script
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits need Linux")
 
@@ -100,9 +100,8 @@ subprocess.run([sys.executable, "-c", "import os, time; print('below', os.getpid
 @pytest.mark.serial
 def test_another_program_has_its_limits_on_all_below_it_and_ends_with_it(tmp_path: Path) -> None:
     launcher = LocalLauncher(tmp_path)
-    command = tethered_subtree([sys.executable, "-c", PROGRAM])
     chosen = usable_cores()[0]
-    told = replace(join(1), command=lambda _: command, environment={"FLWR_HOME": "/somewhere"})
+    told = replace(join(1), nodes=Script(PROGRAM, environment={"FLWR_HOME": "/somewhere"}))
     session = launcher.start(device(cores=[chosen], threads=3), told)
     try:
         until_s = time.monotonic() + 60
@@ -124,5 +123,5 @@ def test_a_limit_that_new_processes_would_escape_is_refused(tmp_path: Path, monk
     monkeypatch.setattr(local, "limit_cpu", lambda cores, name: DutyCycle(cores))
     launcher = LocalLauncher(tmp_path)
     with pytest.raises(DeviceError, match="cpu_limit of a SuperNode needs a cgroup") as raised:
-        launcher.start(device(cpu_limit=0.5), replace(join(1), command=lambda _: ["false"]))
+        launcher.start(device(cpu_limit=0.5), replace(join(1), nodes=Script("raise SystemExit")))
     assert "leave out cpu_limit" in str(raised.value)

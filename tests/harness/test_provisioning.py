@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from harness.launchers.provisioning import Place, check_place, own_wheel, requirements, wheels_in
+from harness.launchers.provisioning import Place, Wheel, check_place, own_wheel, requirements, wheels_in
 from harness.launchers.ssh_connection import Connection
 from harness.launchers.ssh_options import SshOptions
 from harness.spec import Table
 from profiler.errors import DeviceError, PreconditionError
 
 GOOD = {"grpcio": "1.60.0", "protobuf": "5.28.3", "psutil": "5.9.8", "numpy": "2.4.6", "tomli": None, "torch": "2.4.0"}
+
+
+WHEEL = Wheel("fedmeter-0.1.0-py3-none-any.whl", b"ours")
+WITH_FLOWER = Wheel(WHEEL.name, WHEEL.content, (("flwr", "1.42.0"),))
 
 
 def place(
@@ -47,19 +51,42 @@ def connection(tmp_path: Path) -> Connection:
 
 
 def test_what_is_there_and_new_enough_stays() -> None:
-    assert requirements(place()) == []
-    assert requirements(place(packages={"protobuf": "4.21.12", "psutil": None})) == ["protobuf>=5.28", "psutil>=5.9"]
-    assert requirements(place(packages={"grpcio": "1.9.1"})) == ["grpcio>=1.60"], "numbers, not texts"
-    assert requirements(place(python=(3, 10, 12))) == ["tomli>=2"]
+    assert requirements(place(), WHEEL) == []
+    assert requirements(place(packages={"protobuf": "4.21.12", "psutil": None}), WHEEL) == [
+        "protobuf>=5.28",
+        "psutil>=5.9",
+    ]
+    assert requirements(place(packages={"grpcio": "1.9.1"}), WHEEL) == ["grpcio>=1.60"], "numbers, not texts"
+    assert requirements(place(python=(3, 10, 12)), WHEEL) == ["tomli>=2"]
 
 
 def test_a_numpy_1_stays_a_numpy_1_since_torch_was_built_for_it() -> None:
-    assert requirements(place(packages={"numpy": "1.21.5"})) == ["numpy>=1.26,<2"]
-    assert requirements(place(packages={"numpy": None})) == ["numpy>=1.26"]
+    assert requirements(place(packages={"numpy": "1.21.5"}), WHEEL) == ["numpy>=1.26,<2"]
+    assert requirements(place(packages={"numpy": None}), WHEEL) == ["numpy>=1.26"]
 
 
 def test_torch_is_never_installed() -> None:
-    assert requirements(place(packages={"torch": None})) == []
+    assert requirements(place(packages={"torch": None}), WHEEL) == []
+
+
+def test_what_is_wanted_in_one_version_is_brought_in_that_and_in_no_other() -> None:
+    assert requirements(place(packages={"flwr": None}), WITH_FLOWER) == ["flwr==1.42.0"]
+    assert requirements(place(packages={"flwr": "1.41.0"}), WITH_FLOWER) == ["flwr==1.42.0"]
+    assert requirements(place(packages={"flwr": "1.42.0"}), WITH_FLOWER) == []
+    assert "flwr" not in " ".join(requirements(place(packages={"flwr": None}), WHEEL))
+
+
+def test_what_it_needs_in_turn_leaves_a_numpy_1_alone() -> None:
+    """Pip brings a numpy of its own beside flwr, which would be a numpy 2."""
+    jetson = {"numpy": "1.26.4", "flwr": None}
+    assert requirements(place(packages=jetson), WITH_FLOWER) == ["flwr==1.42.0", "numpy>=1.26,<2"]
+    assert requirements(place(packages={**jetson, "flwr": "1.42.0"}), WITH_FLOWER) == []
+
+
+def test_packages_with_other_versions_beside_them_lie_elsewhere() -> None:
+    labels = {WHEEL.label, WITH_FLOWER.label, Wheel(WHEEL.name, WHEEL.content, (("flwr", "1.24.0"),)).label}
+    assert len(labels) == 3
+    assert WITH_FLOWER.label == f"{WHEEL.label}-flwr1.42.0"
 
 
 @pytest.mark.parametrize(
@@ -75,13 +102,13 @@ def test_what_a_device_lacks_is_told_with_a_remedy(
     connection: Connection, lacking: Place, reason: str, remedy: str
 ) -> None:
     with pytest.raises(DeviceError, match="pi: provision: ") as caught:
-        check_place(connection, lacking)
+        check_place(connection, lacking, WHEEL)
     assert reason in str(caught.value)
     assert remedy in str(caught.value)
 
 
 def test_what_is_there_already_needs_neither_pip_nor_space(connection: Connection) -> None:
-    check_place(connection, place(is_there=True, has_pip=False, free_bytes=0, packages={"psutil": None}))
+    check_place(connection, place(is_there=True, has_pip=False, free_bytes=0, packages={"psutil": None}), WHEEL)
 
 
 def test_the_wheel_is_the_device_half_of_what_runs_here() -> None:

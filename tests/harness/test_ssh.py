@@ -6,10 +6,11 @@ import asyncio
 import importlib.util
 import os
 import re
+import socket
 import stat
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from harness.launchers.ssh import SshLauncher, SshSession, private_folder
 from harness.sessions import Sessions
 from harness.spec import Table
 from profiler.errors import DeviceError, PreconditionError
+from tests.fixtures.command_lines import command_line
+from tests.fixtures.node_program import Script
 from tests.fixtures.sshd import Sshd, bare_environment, running_sshd
 from tests.harness.running import wait_until
 
@@ -208,18 +211,12 @@ def test_secrets_go_by_file_and_go_away(sshd: Sshd, launcher: SshLauncher, tmp_p
             assert {path.name for path in folder.iterdir()} == set(CLIENT_FILES)
             modes = [stat.S_IMODE(path.stat().st_mode) for path in (folder, *sorted(folder.iterdir()))]
             assert modes == [0o700, *[0o600] * len(CLIENT_FILES)]
-            words = [word for process in psutil.process_iter() for word in _command_line(process)]
+            words = [word for process in psutil.process_iter() for word in command_line(process)]
             assert not any(token in word for word in words)
             assert token not in session.log_path.read_text()
         assert sshd.left_behind() == []
 
     asyncio.run(life())
-
-
-def _command_line(process: psutil.Process) -> list[str]:
-    with suppress(psutil.Error):
-        return list(process.cmdline())
-    return []
 
 
 def test_a_connection_that_is_cut_is_made_again(sshd: Sshd, launcher: SshLauncher) -> None:
@@ -271,6 +268,41 @@ def test_a_supervisor_that_is_killed_is_told_and_its_client_ends(sshd: Sshd, lau
     wait_until(lambda: again.facts.get("remote_pid"), 30.0)
     again.stop(0.0)
     assert sshd.left_behind() == [], "the next start removes what the killed one has left"
+
+
+# Says where it is and what it reaches, starts a process in a session of its own, and stays.
+PROGRAM = """
+import os, pathlib, socket, subprocess, sys, time
+host, port = sys.argv[2].split(":")
+with socket.create_connection((host, int(port)), 10) as reached:
+    print("reached", reached.recv(5).decode(), flush=True)
+pathlib.Path("kept").write_text(os.getcwd())
+print("in", os.getcwd(), sorted(os.listdir()), "FEDMETER_TLS" in os.environ, flush=True)
+child = [sys.executable, "-c", "import time; time.sleep(600)", "of-" + sys.argv[1]]
+subprocess.Popen(child, start_new_session=True).wait()
+"""
+
+
+@needs_cryptography
+def test_another_program_runs_there_as_our_client_does(sshd: Sshd, launcher: SshLauncher, tmp_path: Path) -> None:
+    """By a tunnel to where it joins, in an empty folder, without a secret; what it started ends with it."""
+    tls = make(tmp_path / "tls", []).folder
+    with socket.create_server(("127.0.0.1", 0)) as carrier:
+        there = Script(PROGRAM, f"127.0.0.1:{carrier.getsockname()[1]}")
+        session = launcher.start(device(sshd.options, "board"), replace(NOWHERE, tls=tls, nodes=there))
+        carrier.settimeout(30.0)
+        reached, _ = carrier.accept()
+        reached.sendall(b"hello")
+        reached.close()
+        [child] = wait_until(lambda: [one for one in psutil.process_iter() if "of-board" in command_line(one)], 30.0)
+        assert session.facts["reached_by"] == "tunnel"
+        session.stop(5.0)
+    assert not child.is_running()
+    said = session.log_path.read_text()
+    assert "reached hello" in said
+    [folder] = re.findall(r"in (\S+/\.run-\S+) \['kept'\] False", said)
+    assert not Path(folder).exists()
+    assert sshd.left_behind() == []
 
 
 def test_it_is_stopped_wherever_it_is(sshd: Sshd, launcher: SshLauncher) -> None:

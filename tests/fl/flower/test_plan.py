@@ -12,16 +12,16 @@ from fl.flower.plan import AppPlan, PlannedDevice
 from fl.workload import Partition
 from profiler.errors import UsageError
 
-DEVICES = (PlannedDevice("pi-0", 0), PlannedDevice("pi-1", 4, threads=2))
+DEVICES = (PlannedDevice("pi-0", 0), PlannedDevice("pi-1", 4, threads=2, meters=False))
 PLAN = AppPlan("127.0.0.1:9090", "linear", Partition(shards=5), DEVICES, {"features": 8}, fit_timeout_s=60.0)
 
 
 @given(
     options=st.dictionaries(st.text(max_size=8), st.integers() | st.booleans() | st.text(max_size=8), max_size=3),
-    meters=st.booleans(),
+    pull_s=st.floats(0.01, 10.0),
 )
-def test_a_plan_comes_back_as_it_was(options: dict[str, int | str], meters: bool) -> None:
-    plan = AppPlan("[::1]:1", "digits", Partition("dirichlet", 3, 0.1, 7), DEVICES, options, meters=meters)
+def test_a_plan_comes_back_as_it_was(options: dict[str, int | str], pull_s: float) -> None:
+    plan = AppPlan("[::1]:1", "digits", Partition("dirichlet", 3, 0.1, 7), DEVICES, options, pull_s=pull_s)
     text = plan.to_text()
     assert text.isascii()
     assert AppPlan.from_text(text) == plan

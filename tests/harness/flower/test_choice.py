@@ -37,7 +37,11 @@ def carried(choice: EngineChoice, devices: str) -> tuple[dict[str, str], float]:
 
 
 @pytest.mark.usefixtures("flower")
-def test_supernodes_are_started_by_the_local_launcher() -> None:
+def test_supernodes_are_started_by_launchers_of_ours() -> None:
+    boxed = PLAIN + 'launcher = "container"\nimage = "fedmeter"\ncpu_limit = 0.5\n'
+    assert carried(EngineChoice(SUPERNODES), boxed) == ({"pi-0": "container", "pi-1": "container"}, 5.0)
+    elsewhere = PLAIN + 'launcher = "ssh"\nhost = "pi-{n}.lab"\ntunnel = true\n'
+    assert carried(EngineChoice(SUPERNODES), elsewhere) == ({"pi-0": "ssh", "pi-1": "ssh"}, 5.0)
     assert carried(EngineChoice(SUPERNODES), PLAIN) == ({"pi-0": "local", "pi-1": "local"}, 5.0)
     limited = PLAIN + "cpu_limit = 0.5\nmemory_limit_mb = 500\ncores = [0]\nthreads = 2\n"
     assert carried(EngineChoice(SUPERNODES), limited)[0] == {"pi-0": "local", "pi-1": "local"}
@@ -56,7 +60,9 @@ def test_nodes_of_others_are_waited_for_and_have_no_idle_power(choice: EngineCho
     ("choice", "more", "named"),
     [
         (EngineChoice(SUPERNODES), "latency_ms = 20\n", "latency_ms"),
-        (EngineChoice(SUPERNODES), 'launcher = "ssh"\nhost = "pi-{n}.lab"\n', "launcher 'ssh'"),
+        (EngineChoice(SUPERNODES), 'launcher = "adb"\nserial = "R58M12345"\n', "launcher 'adb'"),
+        (EngineChoice(SUPERNODES), 'launcher = "container"\nimage = "x"\nlatency_ms = 20\n', "latency_ms"),
+        (EngineChoice(SUPERNODES), 'launcher = "ssh"\nhost = "pi-{n}.lab"\ntunnel = false\n', "tunnel = false"),
         (EngineChoice(SUPERNODES), "foreign = true\n", "foreign devices"),
         (EngineChoice(SUPERNODES), 'launcher = "simulated"\nprofile = "jetson-tx2-gpu"\n', "simulated devices"),
         (EngineChoice(SIMULATION), "cpu_limit = 0.5\nmemory_limit_mb = 500\n", "cpu_limit, memory_limit_mb"),
@@ -94,7 +100,7 @@ def test_what_is_no_engine_or_no_address(name: str, federation: str | None, said
 
 @pytest.mark.parametrize("choice", [EngineChoice(), EngineChoice(SIMULATION), EngineChoice(SUPERNODES, ADDRESS)])
 def test_a_choice_comes_back_from_what_is_written_down(choice: EngineChoice) -> None:
-    assert EngineChoice.from_facts(choice.facts()) == choice
+    assert EngineChoice.from_facts(choice.facts(["local"])) == choice
 
 
 def test_runs_of_before_there_were_engines_are_of_our_own() -> None:
@@ -102,10 +108,12 @@ def test_runs_of_before_there_were_engines_are_of_our_own() -> None:
 
 
 def test_what_is_missing_is_said_with_its_reason() -> None:
-    assert EngineChoice().facts().keys() == {"name", "federation"}
-    missing = EngineChoice(SUPERNODES).facts()["missing"]
-    assert {"download", "upload"} <= missing.keys()
-    assert "idle power, net energy" in EngineChoice(SIMULATION).facts()["missing"]
+    assert EngineChoice().facts(["ssh"]).keys() == {"name", "federation"}
+    missing = EngineChoice(SUPERNODES).facts(["local"])["missing"]
+    assert missing.keys() == {"download", "upload", "wait"}
+    with_others = EngineChoice(SUPERNODES).facts(["local", "ssh"])["missing"]
+    assert with_others.keys() - missing.keys() == {"idle power, net energy (ssh)"}
+    assert "idle power, net energy" in EngineChoice(SIMULATION).facts(["external"])["missing"]
 
 
 def test_without_flower_it_is_said_what_to_install() -> None:

@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fl.flower import versions
 from harness.device import DeviceSpec
 from harness.flower import supernodes
 from harness.flower.supernodes import (
     Ports,
     Simulation,
+    SuperNodes,
     app_files,
     environment,
-    node_config,
     program,
     require_commands,
     superlink_command,
@@ -35,6 +36,7 @@ PORTS = Ports("127.0.0.1:1001", "127.0.0.1:1002", "127.0.0.1:1003")
 def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each generation, whether it is installed or not."""
     monkeypatch.setattr(supernodes, "installed_flwr", lambda: request.param)
+    monkeypatch.setattr(versions, "installed_flwr", lambda: request.param)
     monkeypatch.setattr(supernodes, "program", lambda name: name)
     return str(request.param)
 
@@ -88,13 +90,28 @@ def test_free_ports_are_of_this_machine(version: str) -> None:
     assert len({ports.fleet, ports.control, ports.apps}) == (1 if version == "1.42.0" else 3)
 
 
-def test_a_node_is_told_its_device() -> None:
-    assert node_config(DeviceSpec("pi-1", "local", "arm", 0)) == 'device="pi-1"'
+def test_a_node_is_told_its_device_and_where_to_join(version: str) -> None:
+    nodes = SuperNodes("127.0.0.1:1001", "127.0.0.1:1004", Path("/tmp/x"))
+    device = DeviceSpec("pi-1", "local", "arm", 0)
+    words = nodes.here(device)
+    assert words[words.index("--node-config") + 1] == 'device="pi-1"'
+    assert words[words.index("--superlink") + 1] == "127.0.0.1:1001"
+    there = nodes.there(device, "/usr/bin/python3", "127.0.0.1:7")
+    assert there == ["/usr/bin/python3", "-m", "fl.flower.supernode", "127.0.0.1:7", "pi-1", version]
+    assert nodes.packages == (("flwr", version),), "what runs elsewhere is what runs here"
+
+
+def test_of_the_environment_it_gets_what_this_process_has_not(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", "0")
+    added = SuperNodes("127.0.0.1:1001", "127.0.0.1:1004", Path("/tmp/x")).environment
+    assert added["FLWR_HOME"] == "/tmp/x"
+    assert "FLWR_TELEMETRY_ENABLED" not in added
 
 
 def test_nothing_is_told_to_others_or_left_elsewhere(tmp_path: Path) -> None:
     told = environment(tmp_path)
     assert told["FLWR_TELEMETRY_ENABLED"] == "0"
+    assert told["FLWR_DISABLE_UPDATE_CHECK"] == "1"
     assert told["RAY_USAGE_STATS_ENABLED"] == "0"
     assert told["FLWR_HOME"] == str(tmp_path)
     assert "RAY_ADDRESS" not in told
