@@ -33,8 +33,8 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m serial
 
 # Flower 1.8.0, 1.32.1 and 1.42.0 from the package index, each way, with TLS and without; its apps on 1.24.0 and 1.42.0, on
-# SuperNodes and in Ray, and our experiments there; the Java client at its servers; LiteRT, and TensorFlow, which makes its
-# models. A quarter of an hour, more the first time.
+# SuperNodes (here, in containers, over ssh) and in Ray, and our experiments there; the Java client at its servers; LiteRT, and TensorFlow, which makes its
+# models. 25 minutes, more the first time.
 interop: $(VENV)/.dev
 	FEDMETER_INTEROP=full $(BIN)/python -m pytest tests/interop tests/android/test_flower.py tests/android/test_litert.py
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fixtures.containers import containers, usable_engine, usable_image
 from tests.fixtures.environments import ROOT
-from tests.interop.apps import NEWEST, OLDEST
+from tests.interop.apps import NEWEST
 from tests.interop.engines import (
     EXPERIMENT,
     ON_NODES,
@@ -33,9 +33,9 @@ pytestmark = [
 _INSIDE = "/opt/flower"  # the names of the environments here are none for an engine
 
 
-def boxed(version: str, folder: Path) -> Harness:
+def boxed(folder: Path) -> Harness:
     """The fast device is a process, the slow one a container, in which the interpreter of that Flower is mounted."""
-    python = python_of(version)
+    python = python_of(NEWEST)
     image = usable_image()
     options = {**image, "python": f"{_INSIDE}/bin/python", "cpu_limit": 0.9}
     options["mounts"] = [*image["mounts"], f"{python.parents[1]}:{_INSIDE}:ro"]
@@ -55,10 +55,9 @@ def boxed(version: str, folder: Path) -> Harness:
     return Harness(python, folder, fleet, EXPERIMENT)
 
 
-@pytest.mark.parametrize("version", [OLDEST, NEWEST])
-def test_a_fleet_of_a_process_and_a_container(version: str, tmp_path: Path) -> None:
+def test_a_fleet_of_a_process_and_a_container(tmp_path: Path) -> None:
     before = containers(usable_engine())
-    harness = boxed(version, tmp_path)
+    harness = boxed(tmp_path)
     harness.run("--engine", ON_NODES)
     [run] = harness.results.iterdir()
     assert_cutoffs_obeyed(run)
@@ -74,7 +73,7 @@ def test_a_fleet_of_a_process_and_a_container(version: str, tmp_path: Path) -> N
 
 def test_a_harness_that_is_killed_leaves_no_container_running(tmp_path: Path) -> None:
     engine = usable_engine()
-    harness = boxed(NEWEST, tmp_path)
+    harness = boxed(tmp_path)
     with harness.running("--engine", ON_NODES, "--rounds", 1000) as process:
         run = until_round(harness, process)
         slow = json.loads((run / "devices" / "slow.json").read_text())

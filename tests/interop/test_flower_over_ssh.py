@@ -88,11 +88,16 @@ def left_there(sshd: Sshd, version: str = NEWEST) -> list[str]:
     return running + [str(path) for path in kept if path.name != "fedmeter" and not path.name.startswith("fedmeter-")]
 
 
-@pytest.mark.parametrize("version", [NEWEST, OLDEST])
-def test_a_fleet_of_a_process_and_a_machine_over_ssh(version: str, sshd: Sshd, tmp_path: Path) -> None:
-    harness = mixed(sshd, version, tmp_path)
+def test_a_fleet_of_a_process_and_a_machine_over_ssh(sshd: Sshd, tmp_path: Path) -> None:
+    harness = mixed(sshd, NEWEST, tmp_path)
     told = harness.run("--engine", ON_NODES)
     assert "idle power, net energy (ssh): missing" in told
+    assert_ran(harness, NEWEST)
+    assert left_there(sshd) == []
+
+
+def assert_ran(harness: Harness, version: str) -> str:
+    """The name of the folder that our packages have there."""
     [run] = harness.results.iterdir()
     assert_cutoffs_obeyed(run)
     assert_every_call_is_answered(run)
@@ -100,7 +105,7 @@ def test_a_fleet_of_a_process_and_a_machine_over_ssh(version: str, sshd: Sshd, t
     slow = json.loads((run / "devices" / "slow.json").read_text())
     assert (slow["launcher"], slow["reached_by"]) == ("ssh", "tunnel")
     assert slow["packages"].rpartition("-cp")[0].endswith(f"-flwr{version}")
-    assert left_there(sshd, version) == []
+    return str(slow["packages"])
 
 
 def assert_every_call_is_answered(run: Path) -> None:
@@ -120,7 +125,7 @@ def assert_each_is_metered_where_it_is(run: Path) -> None:
     assert not any(row.get("attributes", {}).get("host_cpu_s") for row in fits["fast"])
     assert {row["device"] for row in rows_of(run, kind="idle")} == {"host"}
     if {row["provenance"] for row in fits["fast"]} == {"missing"}:
-        pytest.skip("no sensor of energy here")
+        return  # no sensor of energy here
     assert all(row["energy_j"] > 0 and row["energy_scope"] == "process" for row in fits["slow"])
     rounds = rows_of(run, kind="round")
     assert all(row["energy_j"] > row["energy_fit_j"] > 0 for row in rounds)
@@ -168,10 +173,7 @@ def test_a_device_that_has_nothing_gets_its_flower_from_a_wheelhouse(sshd: Sshd,
     harness = mixed(sshd, OLDEST, tmp_path, python=str(bare), wheelhouse=str(wheels))
     with (tmp_path / "fleet.toml").open("a") as fleet:
         fleet.write("[server]\njoin_timeout_s = 240\n")
-    harness.run("--engine", ON_NODES, "--rounds", 1)
-    [run] = harness.results.iterdir()
-    assert {row["device"] for row in rows_of(run, kind="span", name="fit")} == {"fast", "slow"}
-    assert not rows_of(run, kind="failure")
-    brought = json.loads((run / "devices" / "slow.json").read_text())["packages"]
+    harness.run("--engine", ON_NODES)
+    brought = assert_ran(harness, OLDEST)
     assert list((sshd.home / "fedmeter" / brought).glob(f"flwr-{OLDEST}.dist-info"))
     assert left_there(sshd, OLDEST) == []
