@@ -41,8 +41,8 @@ class RunSpec:
 
     @property
     def launchers(self) -> frozenset[str]:
-        """Of the devices that take part."""
-        return frozenset(device.launcher for device in self.devices)
+        """Of the fleet, whose devices can be too many to be looked at one by one."""
+        return frozenset(group.first.launcher for group in self.fleet.groups)
 
     @property
     def required_here(self) -> frozenset[str]:
