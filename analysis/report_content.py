@@ -103,40 +103,8 @@ def _count(n: int, what: str) -> str:
 
 def _workload(name: str, number: int, shown: Sequence[choice.Shown]) -> Workload:
     analysis = analyse([one.task for one in shown], resolution=MEASURED)
-    cells = [
-        (
-            point.label,
-            _standing(analysis, point),
-            point.n,
-            point.accuracy,
-            point.accuracy_sd,
-            point.time_s,
-            point.time_sd_s,
-            point.time_provenance,
-            point.energy_j,
-            point.energy_err_j,
-            point.provenance.value,
-            point.work_done,
-            point.n_failures,
-            analysis.dominated_by.get(point.label),
-        )
-        for point in analysis.points
-    ]
-    columns = (
-        *(
-            "configuration",
-            "on front",
-            "n",
-            "accuracy",
-            "± sd",
-            "time (s)",
-            "± sd (s)",
-            "time is",
-            "energy (J)",
-            "± err (J)",
-        ),
-        *("energy is", "work done", "failures", "dominated by"),
-    )
+    rows = [_configuration(analysis, point) for point in analysis.points]
+    columns = tuple(rows[0]) if rows else ()
     return Workload(
         name,
         analysis.recommendation,
@@ -147,8 +115,30 @@ def _workload(name: str, number: int, shown: Sequence[choice.Shown]) -> Workload
             *of_resolution(analysis),
             *pareto_table.missing_lines(analysis.points),
         ),
-        Table.of(f"configurations-{number}", f"Configurations of {name}", columns, cells),
+        Table.of(
+            f"configurations-{number}", f"Configurations of {name}", columns, [tuple(row.values()) for row in rows]
+        ),
     )
+
+
+def _configuration(analysis: Analysis, point: Point) -> dict[str, Cell]:
+    """Its row, by the headings of the columns."""
+    return {
+        "configuration": point.label,
+        "on front": _standing(analysis, point),
+        "n": point.n,
+        "accuracy": point.accuracy,
+        "± sd": point.accuracy_sd,
+        "time (s)": point.time_s,
+        "± sd (s)": point.time_sd_s,
+        "time is": point.time_provenance,
+        "energy (J)": point.energy_j,
+        "± err (J)": point.energy_err_j,
+        "energy is": point.provenance.value,
+        "work done": point.work_done,
+        "failures": point.n_failures,
+        "dominated by": analysis.dominated_by.get(point.label),
+    }
 
 
 def _standing(analysis: Analysis, point: Point) -> str:

@@ -25,7 +25,7 @@ def give_back(n_bytes: int) -> None:
 def reuse() -> None:
     """From now on a large block that is freed serves the next one of this process, until `give_back`: mallopt(3).
 
-    By default each has pages of its own, which the system takes back at once.
+    By default each has pages of its own, which the system takes back at once, as it still does at the end of the heap.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -52,7 +52,11 @@ class SharedEncoding:
 
 def _key(ins: FitIns | EvaluateIns) -> Hashable:
     """What tells apart what is sent as different bytes: to Python 1, 1.0 and True are equal, 0.0 and -0.0 too."""
-    return type(ins), repr(ins.config)
+    return type(ins), tuple((key, type(value), _told_apart(value)) for key, value in ins.config.items())
+
+
+def _told_apart(value: object) -> Hashable:
+    return value if isinstance(value, (int, str, bytes)) else repr(value)
 
 
 def _encoded_anew(parameters: Parameters) -> bytes:

@@ -44,8 +44,6 @@ def trained(java: Built, folder: Path, *command: object) -> tuple[list[np.ndarra
 
 @pytest.mark.serial
 def test_the_shipped_model_trains_as_the_head_in_plain_java(java: Built, tmp_path: Path) -> None:
-    if not MODEL.exists():
-        pytest.skip("the app brings no head-31.tflite along")
     if not is_ready(LITERT):
         pytest.skip(f"{LITERT} is not installed in .cache, as make interop does")
     course(tmp_path, np.random.default_rng(7))
